@@ -1,0 +1,249 @@
+"""Every setting, with its unit in its name, its default and its reason: the one definition.
+
+config.toml and docs/configuration.md are generated from here (`reference.py`), and a test keeps them current.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+Network = IPv4Network | IPv6Network
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A table of config.toml: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+
+class KafkaSettings(Section):
+    """Where jobs come from and where dead letters go."""
+
+    bootstrap_servers: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("localhost:9092",), description="Brokers to ask first, host:port."
+    )
+    topics: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("v2td-jobs",), description="Topics whose records name recordings."
+    )
+    dead_letter_topic: str = Field("v2td-dead-letters", description="Records that failed, with the reason in headers.")
+    group_id: str = Field("v2td", description="Consumer group that the instances share.")
+    group_instance_id: str | None = Field(
+        None, description="Static membership: a restart within the session timeout moves no partition."
+    )
+    client_id: str = Field("v2td", description="Name of this client in the broker's logs.")
+    session_timeout_seconds: Seconds = Field(10, description="A silent member is thrown out of the group after this.")
+    rebalance_timeout_seconds: Seconds = Field(
+        60,
+        description="Time for every member to rejoin; half of it may be used to finish work on revoked partitions.",
+    )
+    max_poll_interval_seconds: Seconds = Field(
+        300,
+        description="A member that stops polling is thrown out after this; paused partitions are polled too.",
+    )
+    request_timeout_seconds: Seconds = Field(40, description="One request to a broker.")
+    fetch_max_wait_seconds: Seconds = Field(
+        0.05, description="How long a broker may hold an empty fetch; decides the latency of a lone message."
+    )
+    commit_batch: Count = Field(10, description="Commit after this many finished records (STT_BATCH_SIZE)…")
+    commit_interval_seconds: Seconds = Field(1, description="…or after this long, whichever comes first.")
+    commit_timeout_seconds: Seconds = Field(5, description="Longest wait for one offset commit, also at shutdown.")
+    max_uncommitted_records: Count = Field(
+        50_000, description="Per partition: records between the oldest unfinished and the newest received."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to the brokers."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="Used with SASL_PLAINTEXT and SASL_SSL."
+    )
+    sasl_username: str | None = Field(None, description="User for SASL.")
+    sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
+    ssl_ca_file: Path | None = Field(None, description="CA certificates that sign the brokers'; system's when unset.")
+
+
+class MessageSettings(Section):
+    """What a record may look like."""
+
+    unknown_keys: Literal["reject", "ignore"] = Field(
+        "reject",
+        description="A key nobody knows: refuse the job, or ignore it while a newer producer rolls out.",
+    )
+    max_bytes: Count = Field(262_144, description="Longest record value that is parsed.")
+
+
+class PipelineSettings(Section):
+    """How much is under way at once, and how often a job is tried."""
+
+    max_in_flight: Count = Field(64, description="Jobs between poll and durable row; beyond it partitions pause.")
+    max_prepared: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Jobs decoded or being decoded at once, their PCM in memory; 0: 2 for each slot and 2 more.",
+    )
+    drain_seconds: Seconds = Field(30, description="After SIGTERM, how long jobs under way may take to finish.")
+    stop_seconds: Seconds = Field(10, description="After the drain, how long closing everything may take.")
+    attempts: Count = Field(3, description="Tries for a job whose fault may pass.")
+    retry_initial_seconds: Seconds = Field(1, description="Pause before the second attempt, before jitter.")
+    retry_factor: Annotated[float, Field(ge=1)] = Field(2, description="Each pause is this many times the one before.")
+    retry_max_seconds: Seconds = Field(60, description="Longest pause, also for a Retry-After.")
+    attempt_seconds: Seconds = Field(
+        1800, description="Start-to-close of an attempt, or twice the audio when that is longer."
+    )
+    job_seconds: Seconds = Field(
+        2700, description="Schedule-to-close of a job, or three times the audio when that is longer."
+    )
+
+
+class FetchSettings(Section):
+    """Downloads, and what they may reach."""
+
+    concurrency: Count = Field(16, description="Downloads at once.")
+    max_bytes: Count = Field(2_147_483_648, description="Largest recording in bytes.")
+    total_seconds: Seconds = Field(900, description="Longest download.")
+    connect_seconds: Seconds = Field(10, description="Longest wait for a connection, TLS included.")
+    read_seconds: Seconds = Field(30, description="Longest silence of a sender.")
+    min_bytes_per_second: Annotated[int, Field(ge=0)] = Field(
+        1024, description="A sender slower than this over 30 s is given up; 0 allows any."
+    )
+    max_redirects: Annotated[int, Field(ge=0)] = Field(5, description="Each target is checked like the first URL.")
+    allowed_ports: tuple[Port, ...] = Field((80, 443), description="Ports that http(s) URLs may name; empty: any.")
+    allowed_networks: tuple[Network, ...] = Field(
+        (), description="Private networks that http(s) URLs may reach all the same, such as 10.20.0.0/16."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="When not empty, only these hosts; *.example.com stands for all below it."
+    )
+    file_roots: tuple[Path, ...] = Field((), description="Folders below which file:// URLs may lie; empty: none.")
+    spool_dir: Path | None = Field(
+        None,
+        description="Where downloads wait; the service's cache folder or the temporary folder when unset.",
+    )
+
+
+class S3Settings(Section):
+    """The object store behind s3:// URLs."""
+
+    endpoint_url: str | None = Field(None, description="MinIO or another S3 server; AWS when unset.")
+    region: str = Field("us-east-1", description="Region that requests are signed for.")
+    access_key: str | None = Field(None, description="Access key; the usual AWS chain when unset.")
+    secret_key: SecretStr | None = Field(None, description="Secret key.")
+    addressing_style: Literal["path", "virtual"] = Field("path", description="bucket in the path (MinIO) or the host.")
+    allowed_buckets: tuple[str, ...] = Field((), description="When not empty, only these buckets.")
+    upload_bucket: str | None = Field(None, description="Where `v2td submit FILE` puts local files.")
+    presign_seconds: Count = Field(3600, description="How long a presigned download stays valid.")
+    ca_file: Path | None = Field(None, description="CA certificates of the endpoint; the system's when unset.")
+
+
+class SpeechSettings(Section):
+    """Decoding, voice activity, windows."""
+
+    decoders: Annotated[int, Field(ge=0)] = Field(0, description="Decoder processes; 0: one for each four slots.")
+    pcm_dir: Path = Field(
+        Path("/dev/shm"),  # noqa: S108 (files there are created with O_EXCL in a folder of our own)
+        description="Where decoded PCM (16 kHz, int16) is mapped; best a tmpfs.",
+    )
+    max_audio_seconds: Seconds = Field(21_600, description="Longest recording.")
+    piece_seconds: Annotated[float, Field(ge=60, le=600)] = Field(
+        120,
+        description="Audio that is decoded and searched for speech at a time; its windows are released at once.",
+    )
+    window_seconds: Annotated[float, Field(ge=5, le=30)] = Field(30, description="Longest window.")
+    vad_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="Speech probability of Silero VAD.")
+    min_speech_seconds: Annotated[float, Field(ge=0)] = Field(0.1, description="Shorter sounds are no speech.")
+    min_silence_seconds: Seconds = Field(0.5, description="Shorter pauses do not divide speech.")
+    pad_seconds: Annotated[float, Field(ge=0, le=2)] = Field(0.3, description="Silence kept on both sides of speech.")
+    deadline_seconds: Seconds = Field(60, description="A decoder that is silent for longer on one piece is killed.")
+    truncated: Literal["accept", "fail"] = Field(
+        "accept", description="A damaged recording: keep what could be decoded and say so, or fail it."
+    )
+
+
+class EngineSettings(Section):
+    """The model and the processes that hold it."""
+
+    model: str = Field("base", description="Whisper model: a name (WHISPER_MODEL_SIZE), `demo`, or a folder's path.")
+    models_dir: Path | None = Field(
+        None, description="Where named models lie; the service's state folder or the user's cache when unset."
+    )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where inference runs (WHISPER_DEVICE).")
+    compute_type: Literal["default", "auto", "int8", "int8_float16", "int16", "float16", "bfloat16", "float32"] = Field(
+        "int8", description="Precision of the weights (WHISPER_COMPUTE_TYPE)."
+    )
+    slots: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Processes that hold the model (STT_MAX_WORKERS); 0: as many as the machine has room for.",
+    )
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="Threads of a slot; 0: planned from the CPUs.")
+    cpus: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="CPUs to pin slots to; empty: planned.")
+    beam_size: Annotated[int, Field(ge=1, le=16)] = Field(5, description="Beams where a message does not say.")
+    default_language: str | None = Field(None, description="Language where a message does not say; unset: detected.")
+    window_seconds_base: Seconds = Field(
+        60,
+        description="Deadline of a window: this many seconds, and as many for each second of its audio as below.",
+    )
+    window_seconds_factor: Seconds = Field(20, description="Seconds of deadline for each second of audio.")
+    load_seconds: Seconds = Field(300, description="Longest model load.")
+    max_rss_bytes: Annotated[int, Field(ge=0)] = Field(
+        0, description="A slot whose process grows beyond is recycled between two windows; 0: never."
+    )
+
+
+class DatabaseSettings(Section):
+    """Postgres."""
+
+    dsn: SecretStr = Field(
+        SecretStr("postgresql://localhost/v2td"),
+        description="Where rows go: postgresql://user:password@host/name.",
+    )
+    read_dsn: SecretStr | None = Field(None, description="A replica for look-ups; the DSN above when unset.")
+    pool_min: Annotated[int, Field(ge=0)] = Field(2, description="Connections kept open (DB_POOL_SIZE).")
+    pool_max: Count = Field(10, description="Most connections (DB_POOL_SIZE + DB_MAX_OVERFLOW).")
+    recycle_seconds: Seconds = Field(300, description="Idle connections are closed after this.")
+    connect_seconds: Seconds = Field(10, description="Longest wait for a connection.")
+    statement_seconds: Seconds = Field(60, description="Longest statement.")
+    flush_rows: Count = Field(1000, description="Outcomes written in one transaction at most.")
+    flush_seconds: Seconds = Field(0.05, description="How long an outcome may wait for company.")
+    migrate_on_start: bool = Field(True, description="Bring the schema up to date at start.")
+    partitions_ahead: Count = Field(3, description="Months of transcript_segments partitions made ahead.")
+
+    @model_validator(mode="after")
+    def _pool_has_room(self) -> DatabaseSettings:
+        if self.pool_max < max(self.pool_min, 2):
+            raise ValueError(f"pool_max must be at least 2 and at least pool_min ({self.pool_min})")
+        return self
+
+
+class AdminSettings(Section):
+    """The HTTP endpoint for machines: metrics, health, status."""
+
+    enabled: bool = Field(True, description="Serve /metrics, /livez, /readyz and /status.")
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    port: Port = Field(9464, description="Port to listen on; 0 takes a free one and logs it.")
+
+
+class LogSettings(Section):
+    """Logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least important level shown.")
+    format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON.")
+
+
+class Settings(Section):
+    """The whole of config.toml."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    messages: MessageSettings = MessageSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    fetch: FetchSettings = FetchSettings()
+    s3: S3Settings = S3Settings()
+    speech: SpeechSettings = SpeechSettings()
+    engine: EngineSettings = EngineSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    admin: AdminSettings = AdminSettings()
+    log: LogSettings = LogSettings()

@@ -1,0 +1,96 @@
+"""Every metric v2td exports, defined and explained here and nowhere else.
+
+Labels come from closed sets (stages, error classes, slots, the configured topics): never a host, a URL or an id.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+MEGABYTE = 1_000_000
+
+# The second seed's two, named and bucketed exactly as it has them.
+TRANSCRIPTION_DURATION = Histogram(
+    "v2t_transcription_duration_seconds",
+    "Transcription duration by provider: seconds from the start of the download to the finished text.",
+    ["provider", "file_size_range"],
+    buckets=(10, 30, 60, 120, 300, 600, 1800),
+)
+PROVIDER_THROUGHPUT = Gauge(
+    "v2t_provider_throughput_mbps",
+    "Provider throughput in MB/s: audio bytes / 10^6 per second of the last transcription.",
+    ["provider"],
+)
+
+RECORDS_RECEIVED = Counter("v2td_records_received_total", "Kafka records polled.", ["topic"])
+RECORDS_SKIPPED = Counter(
+    "v2td_records_skipped_total", "Valid records that name no recording (other bucket events).", ["topic"]
+)
+JOBS_FINISHED = Counter(
+    "v2td_jobs_finished_total",
+    "Jobs whose outcome is durable.",
+    ["outcome"],  # transcribed | failed
+)
+JOBS_FAILED = Counter("v2td_jobs_failed_total", "Failed jobs by class of error.", ["error_class"])
+JOB_RETRIES = Counter(
+    "v2td_job_retries_total", "Attempts after the first, by the class that caused them.", ["error_class"]
+)
+JOBS_IN_FLIGHT = Gauge("v2td_jobs_in_flight", "Jobs between poll and durable row.")
+STAGE_SECONDS = Histogram(
+    "v2td_stage_seconds",
+    "Time a job spends in a stage (fetch, prepare, transcribe, write), waiting included.",
+    ["stage"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
+)
+STAGE_IN_FLIGHT = Gauge("v2td_stage_in_flight", "Jobs now in a stage.", ["stage"])
+
+AUDIO_SECONDS = Counter("v2td_audio_seconds_total", "Seconds of audio transcribed, as the recordings are long.")
+SPEECH_SECONDS = Counter("v2td_speech_seconds_total", "Seconds of speech in them, as the VAD hears it.")
+BACKLOG_AUDIO_SECONDS = Gauge("v2td_backlog_audio_seconds", "Seconds of audio in windows that wait for a slot.")
+FETCHED_BYTES = Counter("v2td_fetched_bytes_total", "Bytes of recordings downloaded or read.", ["scheme"])
+
+QUEUE_WINDOWS = Gauge("v2td_queue_windows", "Windows that wait for a slot.")
+QUEUE_WAIT = Histogram(
+    "v2td_queue_wait_seconds",
+    "Time a window waits for a slot.",
+    buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+SLOTS = Gauge("v2td_slots", "Processes that hold the model, by state.", ["state"])  # starting | idle | busy
+SLOT_RESTARTS = Counter("v2td_slot_restarts_total", "Slots rebuilt.", ["reason"])  # died | deadline | memory
+SLOT_RSS = Gauge("v2td_slot_rss_bytes", "Resident memory of a slot's process.", ["slot"])
+SLOT_CPU = Gauge("v2td_slot_cpu_seconds", "CPU time of a slot's process since it was started.", ["slot"])
+WINDOW_SECONDS = Histogram(
+    "v2td_window_seconds",
+    "Inference of one window.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+DECODER_RESTARTS = Counter("v2td_decoder_restarts_total", "Decoder processes rebuilt.", ["reason"])  # died | deadline
+
+KAFKA_LAG = Gauge("v2td_kafka_lag_records", "Records between the committed offset and the end.", ["topic", "partition"])
+KAFKA_COMMITS = Counter("v2td_kafka_commits_total", "Offset commits.", ["result"])  # ok | failed
+KAFKA_REBALANCES = Counter("v2td_kafka_rebalances_total", "Assignments received.")
+KAFKA_PAUSED = Gauge("v2td_kafka_paused", "1 while intake is paused because enough is under way.")
+DEAD_LETTERS = Counter("v2td_dead_letters_total", "Dead letters acknowledged by the broker.", ["truncated"])
+
+WRITE_ROWS = Counter("v2td_write_rows_total", "Rows inserted.", ["table"])
+WRITE_DUPLICATES = Counter("v2td_write_duplicates_total", "Outcomes that were already durable.")
+WRITE_BATCH = Histogram(
+    "v2td_write_batch_outcomes",
+    "Outcomes in one transaction.",
+    buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 5000),
+)
+WRITE_SECONDS = Histogram("v2td_write_seconds", "One transaction, begin to commit.")
+WRITE_RETRIES = Counter("v2td_write_retries_total", "Transactions tried again because Postgres was in trouble.")
+
+LOOP_LAG = Histogram(
+    "v2td_loop_lag_seconds",
+    "How late the event loop runs a timer.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
+
+
+def file_size_range(size_bytes: int) -> str:
+    """Label value for TRANSCRIPTION_DURATION: 0-10MB, 10-100MB or 100MB+ (MB = 10^6 bytes)."""
+    if size_bytes < 10 * MEGABYTE:
+        return "0-10MB"
+    return "10-100MB" if size_bytes < 100 * MEGABYTE else "100MB+"
