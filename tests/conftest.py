@@ -57,7 +57,7 @@ async def database(services: Services) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def topic(services: Services) -> AsyncIterator[MakeTopic]:
-    """``await topic(partitions=1, name="jobs")`` creates a topic and returns its name, unique; removed after the test."""
+    """``await topic(partitions=1, name="jobs")`` creates a topic and returns its unique name; it goes with the test."""
     created: list[str] = []
     admin = AIOKafkaAdminClient(bootstrap_servers=services.kafka_bootstrap)
     await admin.start()

@@ -1,0 +1,86 @@
+# Everything a person or a CI machine runs. `make` alone lists it.
+
+# Any Python >= 3.11; .ci/find-python looks further when this one is older.
+PYTHON ?= python3
+PREFIX ?= /opt/v2td
+# Passed on: make demo ARGS='--once --json', make test ARGS='-k offsets -x'
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Writes the constraints; nothing else uses it, so it stays out of the development environment.
+UV := uv==0.13.8
+COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --upgrade
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test check lint format services-up services-down services-status install constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp ## see it work: a broker, a database, the daemon and real speech (ARGS='--once --json')
+	@$(BIN)/v2td demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## everything: style, types, layers, all tests against real services (ARGS go to pytest)
+	@$(BIN)/python -m tests.services build
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m tests.services run -- $(BIN)/python -m pytest $(ARGS)
+
+check: lint ## what takes seconds: style, types, layers, tests that need no service
+	$(BIN)/python -m pytest -m "not services and not slow" $(ARGS)
+
+lint: $(VENV)/dev.stamp ## style, types and layers only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## put the code into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+services-up: $(VENV)/dev.stamp ## start Kafka, Postgres and MinIO for development and leave them running
+	@$(BIN)/python -m tests.services up
+
+services-down: $(VENV)/dev.stamp ## stop what services-up started
+	@$(BIN)/python -m tests.services down
+
+services-status: $(VENV)/dev.stamp ## say whether the services answer, and where
+	@$(BIN)/python -m tests.services status
+
+install: ## install under PREFIX (/opt/v2td) as a systemd service; run it with sudo
+	systemd/install.sh $(PREFIX)
+
+constraints: ## write .ci/constraints-*.txt anew, with today's newest versions and their hashes
+	@python=$$(.ci/find-python $(PYTHON)) && "$$python" -m venv build/uv
+	build/uv/bin/python -m pip --disable-pip-version-check --quiet install $(UV)
+	$(COMPILE) --extra demo --extra dev pyproject.toml .ci/build.in --output-file .ci/constraints-dev.txt
+	$(COMPILE) --extra demo pyproject.toml .ci/build.in --constraints .ci/constraints-dev.txt \
+		--output-file .ci/constraints-demo.txt
+	! grep -E '://|--(index-url|find-links|trusted-host)|^torch' .ci/constraints-*.txt
+
+clean: ## remove the environment, caches and builds of this checkout (the services' builds stay in the user's cache)
+	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services down; fi
+	rm -rf $(VENV) .services build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find v2td tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are older than what they were made of exactly when that has changed. The development environment holds all
+# of the demo's, in the same versions, so it counts as both.
+$(VENV)/demo.stamp: .ci/constraints-demo.txt pyproject.toml | $(BIN)/python
+	@echo "installing what the demo takes into $(VENV)"
+	@$(PIP) install --require-hashes -r .ci/constraints-demo.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: .ci/constraints-dev.txt pyproject.toml | $(BIN)/python
+	@echo "installing what development takes into $(VENV)"
+	@$(PIP) install --require-hashes -r .ci/constraints-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/demo.stamp
+
+$(BIN)/python:
+	@python=$$(.ci/find-python $(PYTHON)) && "$$python" -m venv $(VENV)
