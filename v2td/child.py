@@ -1,0 +1,168 @@
+"""A disposable child process: one single-worker ProcessPoolExecutor, spawned, pinned, dying with its parent.
+
+A shared pool fails every queued future when one worker dies; one executor per child breaks only itself. A
+running call cannot be cancelled, so a deadline is kept by killing the process. `max_tasks_per_child` deadlocks
+(cpython#115634): a child is recycled by replacing its executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Literal, Self, TypeVar
+
+import psutil
+
+from v2td.errors import ServiceError
+
+T = TypeVar("T")
+PR_SET_PDEATHSIG = 1
+
+DeathReason = Literal["died", "deadline"]
+
+
+class ChildDied(Exception):  # noqa: N818 (an event of the child, not a fault of the caller)
+    """The process ended under a call (`died`), or was killed because the call outlived its deadline."""
+
+    def __init__(self, reason: DeathReason) -> None:
+        super().__init__(reason)
+        self.reason: DeathReason = reason
+
+
+def enter(cpus: Sequence[int], nice: int, parent_pid: int) -> None:
+    """Make this process a well-behaved child; runs in the child before anything else.
+
+    It is killed by the kernel when the parent goes, ignores Ctrl-C (the parent decides), and runs on `cpus`
+    only (all that it may use, when empty).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:  # it was gone before the request above could take effect
+        os._exit(1)
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+    if nice:
+        os.nice(nice)
+
+
+class Child:
+    """One process that answers calls, one at a time; an async context manager that leaves no process behind.
+
+    `setup(*args)` runs in the child before the first call (a model is loaded there) and has `load_seconds`.
+    Not safe for concurrent calls: its owner awaits one before it makes the next. A call whose await is
+    cancelled goes on in the child, so an owner that is cancelled must close or restart the child.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        setup: Callable[..., None],
+        args: tuple[Any, ...] = (),
+        *,
+        cpus: Sequence[int] = (),
+        nice: int = 0,
+        load_seconds: float = 300.0,
+    ) -> None:
+        self.name = name
+        self._setup = setup
+        self._args = args
+        self._cpus = tuple(cpus)
+        self._nice = nice
+        self._load_seconds = load_seconds
+        self._executor: ProcessPoolExecutor | None = None
+        self.pid: int | None = None
+        self.generation = 0  # grows with every restart
+
+    async def __aenter__(self) -> Self:
+        await self.restart()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.kill()
+
+    async def restart(self) -> None:
+        """Kill what is there and bring up a fresh process; ServiceError when it does not become ready."""
+        self.kill()
+        executor = ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn"), initializer=enter, initargs=self._enter_args()
+        )
+        self._executor = executor
+        self.generation += 1
+        try:
+            async with asyncio.timeout(self._load_seconds):
+                self.pid = await asyncio.wrap_future(executor.submit(os.getpid))
+                await asyncio.wrap_future(executor.submit(self._setup, *self._args))
+        except TimeoutError as error:
+            raise ServiceError(f"start {self.name}", f"not ready after {self._load_seconds:g} s") from error
+        except BrokenProcessPool as error:
+            raise ServiceError(
+                f"start {self.name}", "the process ended while it was starting", "see its message above, or dmesg"
+            ) from error
+
+    async def call(self, function: Callable[..., T], *args: Any, deadline_seconds: float) -> T:
+        """Return `function(*args)` from the child, or raise what it raised.
+
+        Raises ChildDied when the process ends or outlives the deadline; then call `restart`.
+        """
+        if self._executor is None:
+            raise ChildDied("died")
+        try:
+            future = self._executor.submit(function, *args)
+        except BrokenProcessPool as error:
+            raise ChildDied("died") from error
+        try:
+            async with asyncio.timeout(deadline_seconds) as deadline:
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # the function's own
+            self.kill()
+            raise ChildDied("deadline") from None
+        except BrokenProcessPool as error:
+            raise ChildDied("died") from error
+
+    def kill(self) -> None:
+        """End the process at once; nothing when there is none."""
+        executor, self._executor = self._executor, None
+        pid, self.pid = self.pid, None
+        if executor is None:
+            return
+        if pid is None:  # killed while starting: the executor alone knows the process
+            processes = list((executor._processes or {}).values())  # noqa: SLF001 (there is no public way)
+            for process in processes:
+                process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        executor.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process exists and is not a zombie."""
+        if self.pid is None:
+            return False
+        try:
+            return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+    def usage(self) -> tuple[int, float]:
+        """Resident bytes and CPU seconds of the process; zeros when there is none."""
+        if self.pid is None:
+            return 0, 0.0
+        try:
+            process = psutil.Process(self.pid)
+            times = process.cpu_times()
+            return int(process.memory_info().rss), float(times.user + times.system)
+        except psutil.NoSuchProcess:
+            return 0, 0.0
+
+    def _enter_args(self) -> tuple[Sequence[int], int, int]:
+        return self._cpus, self._nice, os.getpid()

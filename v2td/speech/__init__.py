@@ -1,0 +1,10 @@
+"""Decoding and finding speech.
+
+In: an `Audio` file. Out: a `Speech`: a PCM file and, as they are found, windows of at most 30 s; `to_recording`
+puts the engine's times back. Blocks on the decoder children only, never the event loop.
+"""
+
+from v2td.speech.clock import covered_seconds, to_recording
+from v2td.speech.decoder import Decoders, Speech
+
+__all__ = ["Decoders", "Speech", "covered_seconds", "to_recording"]

@@ -1,0 +1,204 @@
+"""The decoder children, seen from the event loop: a recording goes in, windows come out as they are found."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from v2td import metrics
+from v2td.child import Child, ChildDied
+from v2td.config import SpeechSettings
+from v2td.errors import ErrorClass, JobError
+from v2td.jobs import SAMPLE_RATE, Audio, Window
+from v2td.logs import get_logger
+from v2td.speech import decode_worker
+from v2td.speech.decode_worker import DecodeRequest, Piece
+from v2td.speech.vad import VadSettings
+from v2td.speech.windows import WindowPacker
+
+T = TypeVar("T")
+log = get_logger(__name__)
+
+CRASHES_FORGIVEN = 1  # a child may have died of something else; the second time it was this recording
+NICE = 5  # decoders run ahead of the engine; they must not take its cores from it
+ANY_GENERATION = -1
+
+
+class _ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another recording killed the child)
+    """The child that had this recording open is gone, through no fault of this recording."""
+
+
+class Speech:
+    """A recording being decoded; its totals grow until the last window was taken, then they are final.
+
+    `pcm` holds 16 kHz mono int16 samples and goes away with the context that made this.
+    """
+
+    def __init__(self, pcm: Path) -> None:
+        self.pcm = pcm
+        self.windows: AsyncIterator[Window]
+        self.audio_seconds = 0.0
+        self.speech_seconds = 0.0
+        self.truncated = False
+
+    def _restart(self) -> None:
+        self.audio_seconds = self.speech_seconds = 0.0
+        self.truncated = False
+
+    def _count(self, piece: Piece) -> None:
+        self.audio_seconds = piece.samples / SAMPLE_RATE
+        self.speech_seconds += sum(span.length for span in piece.spans) / SAMPLE_RATE
+        self.truncated = piece.bad_packets > 0 or piece.missing_seconds > 0
+
+
+class _Slot:
+    """One decoder child, which answers one call at a time, in order of arrival."""
+
+    def __init__(self, name: str) -> None:
+        self.child = Child(name, decode_worker.setup, nice=NICE)
+        self.open = 0  # recordings, for choosing the least loaded
+        self._abandoned: list[int] = []
+        self._lock = asyncio.Lock()
+
+    async def open_recording(self, token: int, request: DecodeRequest, deadline: float) -> int:
+        """Return the generation of the child that has it open now."""
+        abandoned, self._abandoned = tuple(self._abandoned), []
+        await self._call(ANY_GENERATION, deadline, decode_worker.open_recording, token, request, abandoned)
+        return self.child.generation
+
+    async def next_piece(self, token: int, generation: int, deadline: float) -> Piece:
+        return await self._call(generation, deadline, decode_worker.next_piece, token)
+
+    def abandon(self, token: int) -> None:
+        """Have the child forget a recording when it is spoken to next."""
+        self._abandoned.append(token)
+
+    async def _call(self, generation: int, deadline: float, function: Callable[..., T], *args: Any) -> T:
+        async with self._lock:
+            if generation not in (ANY_GENERATION, self.child.generation):
+                raise _ChildReplaced
+            try:
+                return await self.child.call(function, *args, deadline_seconds=deadline)
+            except ChildDied as death:
+                metrics.DECODER_RESTARTS.labels(death.reason).inc()
+                log.warning("decoder restarted", decoder=self.child.name, reason=death.reason)
+                await self.child.restart()
+                raise
+
+
+class Decoders:
+    """The pool of decoder children; an async context manager.
+
+    PCM lies in a folder of this process below `pcm_dir`, which is removed at the end.
+    """
+
+    def __init__(self, settings: SpeechSettings, count: int) -> None:
+        self._settings = settings
+        self._slots = [_Slot(f"decoder {number}") for number in range(count)]
+        self._tokens = itertools.count()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            folder = tempfile.TemporaryDirectory(
+                prefix=f"v2td-{os.getpid()}-", dir=self._settings.pcm_dir, ignore_cleanup_errors=True
+            )
+            self._folder = Path(stack.enter_context(folder))
+            for slot in self._slots:
+                stack.callback(slot.child.kill)
+            async with asyncio.TaskGroup() as group:
+                for slot in self._slots:
+                    group.create_task(slot.child.restart())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def prepare(self, audio: Audio) -> AsyncIterator[Speech]:
+        """Decode `audio` while its windows are taken from `Speech.windows`.
+
+        Taking a window raises JobError: not_audio, no_audio, format_forbidden, bad_params, too_long, truncated
+        (by policy), decoder_crash. Cancellation leaves the pool intact; the PCM file is removed in any case.
+        """
+        speech = Speech(self._folder / f"{next(self._tokens)}.pcm")
+        try:
+            async with aclosing(self._windows(audio, speech)) as windows:
+                speech.windows = windows
+                yield speech
+        finally:
+            speech.pcm.unlink(missing_ok=True)
+
+    async def _windows(self, audio: Audio, speech: Speech) -> AsyncGenerator[Window, None]:
+        """Yield each window once, decoding from the start again when a child died on the way."""
+        released = crashes = 0
+        while True:
+            try:
+                async with aclosing(self._decode(audio, speech)) as windows:
+                    async for window in windows:
+                        if window.index == released:  # those before were released before the crash
+                            released += 1
+                            yield window
+                return
+            except _ChildReplaced:
+                continue
+            except ChildDied as death:
+                crashes += 1
+                if crashes > CRASHES_FORGIVEN:
+                    raise JobError(
+                        ErrorClass.DECODER_CRASH, f"the decoder {death.reason} {crashes} times on this recording"
+                    ) from death
+
+    async def _decode(self, audio: Audio, speech: Speech) -> AsyncGenerator[Window, None]:
+        settings = self._settings
+        packer = WindowPacker(
+            window=int(settings.window_seconds * SAMPLE_RATE), pad=int(settings.pad_seconds * SAMPLE_RATE)
+        )
+        speech._restart()  # noqa: SLF001 (one class in two: what others may read and what is written here)
+        token = next(self._tokens)
+        slot = min(self._slots, key=lambda each: each.open)
+        slot.open += 1
+        try:
+            generation = await slot.open_recording(token, self._request(audio, speech), settings.deadline_seconds)
+            last = False
+            while not last:
+                piece = await slot.next_piece(token, generation, settings.deadline_seconds)
+                last = piece.last
+                speech._count(piece)  # noqa: SLF001
+                self._check_damage(piece)
+                for window in packer.feed(piece.spans):
+                    yield window
+            for window in packer.finish(piece.samples):
+                yield window
+        finally:
+            slot.open -= 1
+            slot.abandon(token)
+
+    def _check_damage(self, piece: Piece) -> None:
+        if self._settings.truncated == "fail" and (piece.bad_packets or piece.missing_seconds):
+            raise JobError(
+                ErrorClass.TRUNCATED,
+                f"{piece.bad_packets} packets do not decode, {piece.missing_seconds:.1f} s are missing",
+            )
+
+    def _request(self, audio: Audio, speech: Speech) -> DecodeRequest:
+        settings = self._settings
+        return DecodeRequest(
+            audio=audio.path,
+            pcm=speech.pcm,
+            max_seconds=settings.max_audio_seconds,
+            piece_seconds=settings.piece_seconds,
+            vad=VadSettings(
+                threshold=settings.vad_threshold,
+                min_speech_seconds=settings.min_speech_seconds,
+                min_silence_seconds=settings.min_silence_seconds,
+                max_speech_seconds=settings.window_seconds - 2 * settings.pad_seconds,
+            ),
+        )

@@ -1,0 +1,177 @@
+"""Reads any recording as 16 kHz mono int16 PCM with PyAV; runs in the decoder child.
+
+Damage is never silent: packets that do not decode are counted, holes in the timestamps are filled with silence
+(so that later times stay right) and counted too. faster-whisper's own reader swallows both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from v2td.errors import ErrorClass, JobError
+from v2td.jobs import SAMPLE_RATE
+
+Pcm = NDArray[np.int16]
+
+# Demuxers that read one local file. Playlists and session descriptions (HLS, DASH, SDP, ffconcat) open others
+# and the network, so they are not among them. Still pictures are: their failure then says "no audio".
+FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gif,gsm,jpeg_pipe,matroska,webm,mov,mp4,m4a,"
+    "3gp,3g2,mj2,mp2,mp3,mpeg,mpegts,ogg,png_pipe,spx,tta,voc,w64,wav,webp_pipe,wv,xwma"
+)
+SAMPLE_RATES = range(4_000, 384_001)  # Hz
+MAX_CHANNELS = 8
+HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are rounding
+MAX_HOLE_SECONDS = 600.0  # larger ones are a new clock, not a hole
+
+
+@dataclass(slots=True)
+class Damage:
+    """What was wrong with a recording: undecodable packets, seconds that are missing."""
+
+    bad_packets: int = 0
+    missing_seconds: float = 0.0
+
+    @property
+    def found(self) -> bool:
+        """Whether anything is missing."""
+        return self.bad_packets > 0 or self.missing_seconds > 0
+
+
+class PcmReader:
+    """Decodes the first audio stream of a file, piece by piece; a context manager.
+
+    Raises JobError: not_audio, no_audio, format_forbidden, bad_params, too_long.
+    """
+
+    def __init__(self, path: Path, max_seconds: float) -> None:
+        self.damage = Damage()
+        self.samples = 0  # at SAMPLE_RATE, read so far
+        self._max_samples = int(max_seconds * SAMPLE_RATE)
+        self._container = _open(path)
+        try:
+            self._stream = _audio_stream(self._container)
+            _check_parameters(self._stream)
+        except BaseException:
+            self._container.close()
+            raise
+        self._origin: Fraction | None = None  # time of the first frame
+        self._chunks = self._decode()
+        self.ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._chunks.close()
+        self._container.close()
+
+    def read(self, samples: int) -> Pcm:
+        """Return at least `samples` more samples, fewer only at the end."""
+        chunks: list[Pcm] = []
+        length = 0
+        while length < samples and (chunk := next(self._chunks, None)) is not None:
+            chunks.append(chunk)
+            length += len(chunk)
+            self.samples += len(chunk)
+            if self.samples > self._max_samples:
+                raise JobError(ErrorClass.TOO_LONG, f"longer than {self._max_samples / SAMPLE_RATE:g} s")
+        if length < samples and not self.ended:
+            self.ended = True
+            self._compare_with_container()
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
+
+    def _decode(self) -> Generator[Pcm, None, None]:
+        resampler: av.AudioResampler | None = None
+        shape: tuple[str, str, int] | None = None
+        for frame in self._frames():
+            if (now := (frame.format.name, frame.layout.name, frame.sample_rate)) != shape:
+                shape = now  # streams may change their rate or layout on the way
+                if resampler is not None:
+                    yield from _samples(resampler.resample(None))
+                resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            yield from self._fill_hole(frame)
+            frame.pts = None  # the resampler would answer holes in its own way
+            assert resampler is not None
+            yield from _samples(resampler.resample(frame))
+        if resampler is not None:
+            yield from _samples(resampler.resample(None))
+
+    def _frames(self) -> Iterator[av.AudioFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.FFmpegError:
+                self.damage.bad_packets += 1  # the demuxer is lost: nothing comes after this
+                return
+            try:
+                for frame in packet.decode():
+                    if isinstance(frame, av.AudioFrame):
+                        yield frame
+            except av.error.FFmpegError:
+                self.damage.bad_packets += 1
+
+    def _fill_hole(self, frame: av.AudioFrame) -> Iterator[Pcm]:
+        if frame.pts is None or frame.time_base is None:
+            return
+        at = frame.pts * frame.time_base
+        if self._origin is None:
+            self._origin = at
+        hole = float(at - self._origin) - self.samples / SAMPLE_RATE
+        if HOLE_SECONDS < hole < MAX_HOLE_SECONDS:
+            self.damage.missing_seconds += hole
+            yield np.zeros(int(hole * SAMPLE_RATE), np.int16)
+
+    def _compare_with_container(self) -> None:
+        declared = self._container.duration
+        if declared is None:
+            return
+        missing = declared / av.time_base - self.samples / SAMPLE_RATE
+        # Declared lengths are estimates in some containers, hence a second and a fiftieth of tolerance.
+        if missing > 1.0 and missing > 0.02 * declared / av.time_base:
+            self.damage.missing_seconds += missing
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    try:
+        return av.open(str(path), options=options, metadata_errors="ignore")
+    except av.error.ArgumentError as error:
+        raise JobError(ErrorClass.FORMAT_FORBIDDEN, "not one of the container formats that are read") from error
+    except (av.error.InvalidDataError, av.error.EOFError) as error:
+        raise JobError(ErrorClass.NOT_AUDIO, "no known audio format") from error
+    except av.error.FFmpegError as error:
+        raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
+
+
+def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
+    if not container.streams.audio:
+        raise JobError(ErrorClass.NO_AUDIO, f"no audio stream in this {container.format.name} file")
+    return container.streams.audio[0]
+
+
+def _check_parameters(stream: av.AudioStream) -> None:
+    context = stream.codec_context
+    if context is None:
+        raise JobError(ErrorClass.BAD_PARAMS, "unknown audio codec")
+    if context.sample_rate not in SAMPLE_RATES:
+        raise JobError(ErrorClass.BAD_PARAMS, f"sample rate {context.sample_rate} Hz is outside 4 to 384 kHz")
+    if not 1 <= stream.channels <= MAX_CHANNELS:
+        raise JobError(ErrorClass.BAD_PARAMS, f"{stream.channels} channels; 1 to {MAX_CHANNELS} are read")
+
+
+def _samples(frames: list[av.AudioFrame]) -> Iterator[Pcm]:
+    for frame in frames:
+        yield frame.to_ndarray()[0]

@@ -1,0 +1,65 @@
+"""Packs speech into windows of at most 30 s, the unit of inference (pure).
+
+Silence costs as much to encode as speech, so a window holds speech spans one behind the other with only a
+little of the silence around each. A span keeps up to `pad` samples of its silence on each side, and never more
+than half of the pause to its neighbour: no sample is heard twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from v2td.jobs import Span, Window
+
+
+class WindowPacker:
+    """Turns a stream of speech spans into windows; feed spans in order, then `finish` once.
+
+    Spans do not overlap and are at most `window - 2 * pad` samples long (the VAD is told so).
+    """
+
+    def __init__(self, *, window: int, pad: int) -> None:
+        self._window = window
+        self._pad = pad
+        self._held: Span | None = None  # waits for its right neighbour, which decides its right padding
+        self._left_edge = 0  # pieces do not reach further left than this
+        self._pieces: list[Span] = []
+        self._speech: list[Span] = []
+        self._length = 0
+        self._index = 0
+
+    def feed(self, spans: Iterable[Span]) -> list[Window]:
+        """Take more spans; return the windows that are complete with them."""
+        complete = []
+        for span in spans:
+            if self._held is not None:
+                middle = self._held.end + (span.start - self._held.end) // 2
+                complete += self._add(self._held, middle)
+            self._held = span
+        return complete
+
+    def finish(self, total: int) -> list[Window]:
+        """Return what is left of a recording of `total` samples."""
+        complete = self._add(self._held, total) if self._held is not None else []
+        self._held = None
+        return complete + self._close()
+
+    def _add(self, span: Span, right_edge: int) -> list[Window]:
+        piece = Span(max(self._left_edge, span.start - self._pad), min(right_edge, span.end + self._pad))
+        self._left_edge = right_edge
+        complete = self._close() if self._length + piece.length > self._window else []
+        if self._pieces and self._pieces[-1].end == piece.start:
+            self._pieces[-1] = Span(self._pieces[-1].start, piece.end)
+        else:
+            self._pieces.append(piece)
+        self._speech.append(span)
+        self._length += piece.length
+        return complete
+
+    def _close(self) -> list[Window]:
+        if not self._pieces:
+            return []
+        window = Window(self._index, tuple(self._pieces), tuple(self._speech))
+        self._index += 1
+        self._pieces, self._speech, self._length = [], [], 0
+        return [window]
