@@ -4,6 +4,10 @@ In: flags, `V2TD_SECTION__KEY`, the first seed's variables, config.toml. Out: on
 value, where it came from. Blocks only on reading small files.
 """
 
+from v2td.config.layers import Source
+from v2td.config.loading import LoadedConfig, load
+from v2td.config.problems import InvalidConfigError
+from v2td.config.secrets import redacted, without_password
 from v2td.config.settings import (
     AdminSettings,
     DatabaseSettings,
@@ -23,11 +27,17 @@ __all__ = [
     "DatabaseSettings",
     "EngineSettings",
     "FetchSettings",
+    "InvalidConfigError",
     "KafkaSettings",
+    "LoadedConfig",
     "LogSettings",
     "MessageSettings",
     "PipelineSettings",
     "S3Settings",
     "Settings",
+    "Source",
     "SpeechSettings",
+    "load",
+    "redacted",
+    "without_password",
 ]

@@ -5,11 +5,13 @@ config.toml and docs/configuration.md are generated from here (`reference.py`), 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
 
 Network = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -20,7 +22,21 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 class Section(BaseModel):
     """A table of config.toml: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Settings that are fine alone but not together: (key, what it must be)."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        found = tuple(self.contradictions())
+        if found:
+            text = "; ".join(f"{key} must be {requirement}" for key, requirement in found)
+            raise PydanticCustomError("contradiction", "{text}", {"text": text, "contradictions": found})
+        return self
 
 
 class KafkaSettings(Section):
@@ -212,11 +228,10 @@ class DatabaseSettings(Section):
     migrate_on_start: bool = Field(True, description="Bring the schema up to date at start.")
     partitions_ahead: Count = Field(3, description="Months of transcript_segments partitions made ahead.")
 
-    @model_validator(mode="after")
-    def _pool_has_room(self) -> DatabaseSettings:
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """The pool holds what it keeps open, and two at least: one writes while another looks up."""
         if self.pool_max < max(self.pool_min, 2):
-            raise ValueError(f"pool_max must be at least 2 and at least pool_min ({self.pool_min})")
-        return self
+            yield "pool_max", f"at least 2 and at least pool_min ({self.pool_min})"
 
 
 class AdminSettings(Section):

@@ -1,0 +1,114 @@
+"""One frozen `Settings` out of all layers, with everything that is wrong told at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from v2td.config.definitions import DEFINITIONS
+from v2td.config.layers import Found, Layer, Source, read_environment, read_file, read_flags, read_seed
+from v2td.config.problems import MASK, InvalidConfigError, shown
+from v2td.config.secrets import resolve, unconfigured
+from v2td.config.settings import Settings
+from v2td.errors import ConfigError
+
+SYSTEM_PATH = Path("/etc/v2td/config.toml")
+NO_FLAGS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """The settings, where each of them (`engine.slots`) came from, and the file that was read, if any."""
+
+    settings: Settings
+    sources: Mapping[str, Source]
+    path: Path | None
+
+
+def load(
+    path: Path | None, flags: Mapping[str, str] = NO_FLAGS, environ: Mapping[str, str] = os.environ
+) -> LoadedConfig:
+    """Read every layer: flag > V2TD_SECTION__KEY > the first seed's variables > file > default.
+
+    `path` None: the file that V2TD_CONFIG names, else /etc/v2td/config.toml if it exists, else none. `flags` are
+    {dotted key: text}. Raises InvalidConfigError, a ConfigError that holds every problem found.
+    """
+    if path is None:
+        path = _usual_path(environ)
+    problems: list[ConfigError] = []
+    try:
+        file = read_file(path, problems) if path is not None else {}
+    except ConfigError as error:
+        raise InvalidConfigError([error]) from None
+    above = read_environment(environ, problems) | read_flags(flags, problems)
+    found = file | read_seed(environ, file, above, problems) | above
+    _resolve_secrets(found, environ, problems)
+    settings = _validated(found, problems)
+    if settings is None or problems:
+        raise InvalidConfigError(problems)
+    sources = {key: found[key].source if key in found else Source("default") for key in DEFINITIONS}
+    return LoadedConfig(settings, MappingProxyType(sources), path)
+
+
+def _usual_path(environ: Mapping[str, str]) -> Path | None:
+    named = environ.get("V2TD_CONFIG")
+    if named:
+        return Path(named)
+    return SYSTEM_PATH if SYSTEM_PATH.exists() else None
+
+
+def _resolve_secrets(found: Layer, environ: Mapping[str, str], problems: list[ConfigError]) -> None:
+    """Put the secrets themselves where references to them stand, and systemd's where nothing stands."""
+    for key, definition in DEFINITIONS.items():
+        if not definition.secret:
+            continue
+        if key not in found and (reference := unconfigured(key, environ)):
+            found[key] = Found(reference, Source("credential", key))
+        if key in found and isinstance(found[key].value, str):
+            value, source = found[key].value, found[key].source
+            try:
+                found[key] = Found(resolve(key, value, environ), source)
+            except ConfigError as error:
+                problems.append(ConfigError(key, f"{value} ({source})", error.hint))
+                del found[key]
+
+
+def _validated(found: Layer, problems: list[ConfigError]) -> Settings | None:
+    """The settings, or None with the reasons added to `problems`."""
+    tables: dict[str, dict[str, Any]] = {}
+    for key, definition in DEFINITIONS.items():
+        value = found[key].value if key in found else definition.default
+        tables.setdefault(definition.section, {})[definition.name] = value
+    # Strict, so that slots = "4" is refused; as JSON, so that arrays, paths and networks need no hands of ours.
+    # TOML's dates are no setting's type: they become an object, which every setting refuses.
+    try:
+        return Settings.model_validate_json(json.dumps(tables, default=lambda _: {}), strict=True)
+    except ValidationError as error:
+        told: dict[str, ConfigError] = {}
+        for details in error.errors(include_url=False, include_input=False):
+            for key, hint in _reasons(details["loc"], details.get("ctx", {})):
+                told.setdefault(key, _problem(key, found.get(key), hint))
+        problems += told.values()
+        return None
+
+
+def _reasons(location: tuple[int | str, ...], context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(dotted key, cure) of one of pydantic's errors: a single value, or several that contradict each other."""
+    if "contradictions" in context:
+        prefix = ".".join(map(str, location[:1])) + "." if location else ""
+        return [(prefix + key, f"must be {requirement}") for key, requirement in context["contradictions"]]
+    key = ".".join(map(str, location[:2]))
+    return [(key, f"expected {DEFINITIONS[key].expected}")]
+
+
+def _problem(key: str, found: Found | None, hint: str) -> ConfigError:
+    definition = DEFINITIONS[key]
+    value, source = (found.value, found.source) if found else (definition.default, Source("default"))
+    return ConfigError(key, f"{MASK if definition.secret else shown(value)} ({source})", hint)
