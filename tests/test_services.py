@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +165,26 @@ def test_without_services_a_test_fails_and_names_the_cure(tmp_path: Path) -> Non
     )
     assert done.returncode == 1
     assert "start them with: make services-up" in done.stdout
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_run_takes_everything_down_when_it_is_told_to_end(tmp_path: Path) -> None:
+    copy, log = tmp_path / "state.json", tmp_path / "run.log"
+    script = f'cp "${state.FILE_VARIABLE}" {copy}.new && mv {copy}.new {copy}; exec sleep 60'
+    command = [sys.executable, "-m", "tests.services", "run", "--", "sh", "-c", script]
+    with log.open("wb") as output, subprocess.Popen(command, cwd=state.ROOT, stdout=output, stderr=output) as run:
+        while not copy.exists():
+            assert run.poll() is None, log.read_text()
+            time.sleep(0.1)
+        running = state.read(copy)
+        assert running is not None
+        assert [processes.alive(process) for process in running.processes] == [True, True, True]
+        run.terminate()
+        assert run.wait(30) == 128 + signal.SIGTERM
+    assert not any(processes.alive(process) for process in running.processes)
+    assert not Path(running.data_folder).exists()
+    assert not (state.FOLDER / f"run-{run.pid}.json").exists()
 
 
 def _says(log: Path, word: str) -> processes.Probe:

@@ -123,7 +123,11 @@ async def _run_between(builds: Builds, command: Sequence[str]) -> int:
 
 async def _run_command(command: Sequence[str], file: Path, signals: asyncio.Queue[int]) -> int:
     """Runs ``command``, hands it the signals that reach us, and returns its exit status as a shell would."""
-    child = await asyncio.create_subprocess_exec(*command, env={**os.environ, FILE_VARIABLE: str(file)})
+    try:
+        child = await asyncio.create_subprocess_exec(*command, env={**os.environ, FILE_VARIABLE: str(file)})
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
     ended = asyncio.create_task(child.wait())
     asked = False
     while not ended.done():

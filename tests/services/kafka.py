@@ -76,6 +76,12 @@ class Node:
         return self.folder / "server.properties"
 
 
+def java() -> str:
+    """The Java program: JAVA_HOME's when that is set, else the one that PATH leads to."""
+    home = os.environ.get("JAVA_HOME")
+    return str(Path(home, "bin", "java")) if home else "java"
+
+
 def build(folder: Path) -> None:
     """Fills ``folder`` with Kafka's jars.  Raises subprocess.CalledProcessError when Maven fails."""
     pom = folder / "pom.xml"
@@ -150,5 +156,4 @@ async def create_topic(bootstrap: str, name: str, *, partitions: int = 1) -> Non
 
 def _java(node: Node) -> list[str]:
     """The JVM: small heap, one collector thread and only the quick compiler, as tests share few cores with it."""
-    java = Path(os.environ["JAVA_HOME"], "bin", "java") if "JAVA_HOME" in os.environ else Path("java")
-    return [str(java), _HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{node.jars}/*"]
+    return [java(), _HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{node.jars}/*"]

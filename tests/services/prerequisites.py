@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import postgres
+from tests.services import kafka, postgres
 from tests.services.errors import ServiceError
 
 _JAVA_MAJOR = 17
@@ -29,7 +29,7 @@ class Prerequisite:
 
 def java_is_there() -> bool:
     """Whether a Java runtime of at least version 17 answers."""
-    found = re.search(r'version "(\d+)', _output("java", "-version"))
+    found = re.search(r'version "(\d+)', _output(kafka.java(), "-version"))
     return found is not None and int(found.group(1)) >= _JAVA_MAJOR
 
 
