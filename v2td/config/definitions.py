@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from v2td.config.settings import Section, Settings
+from v2td.config.settings import Settings
+from v2td.config.values import Section
 
 PREFIX = "V2TD_"
 
@@ -77,7 +78,7 @@ def _expected(schema: Mapping[str, Any]) -> str:
         for name, sign in (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
         if name in schema
     ]
-    return ", ".join([{"integer": "whole number", "number": "number"}[schema["type"]], *bounds])
+    return " ".join([{"integer": "whole number", "number": "number"}[schema["type"]], ", ".join(bounds)]).rstrip()
 
 
 def _as_toml(value: Any) -> Any:

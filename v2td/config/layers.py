@@ -149,19 +149,17 @@ def read_seed(environ: Mapping[str, str], file: Layer, above: Layer, problems: l
         for key, name in SEED_VARIABLES.items()
         if environ.get(name)
     }
-    size, overflow = (_whole(environ, name, problems) for name in ("DB_POOL_SIZE", "DB_MAX_OVERFLOW"))
-    if overflow is not None and environ.get("DB_POOL_SIZE"):
-        if size is not None:
-            source = Source("seed variable", SEED_VARIABLES["database.pool_max"])
-            layer["database.pool_max"] = Found(size + overflow, source)
-    elif overflow is not None:
-        pool_min = _effective("database.pool_min", file | above)
-        if isinstance(pool_min, int):  # else it is refused anyway
-            layer["database.pool_max"] = Found(pool_min + overflow, Source("seed variable", "DB_MAX_OVERFLOW"))
-    elif size is not None:
-        pool_max = _effective("database.pool_max", file)
-        if isinstance(pool_max, int) and pool_max < size:
-            layer["database.pool_max"] = Found(size, Source("seed variable", "DB_POOL_SIZE"))
+    overflow = _whole(environ, "DB_MAX_OVERFLOW", problems)
+    sized = "database.pool_min" in layer
+    pool_min = _effective("database.pool_min", layer if sized else file | above)
+    pool_max = _effective("database.pool_max", file)
+    if not isinstance(pool_min, int):  # refused anyway
+        return layer
+    if overflow is not None:
+        name = SEED_VARIABLES["database.pool_max"] if sized else "DB_MAX_OVERFLOW"
+        layer["database.pool_max"] = Found(pool_min + overflow, Source("seed variable", name))
+    elif sized and isinstance(pool_max, int) and pool_max < pool_min:
+        layer["database.pool_max"] = Found(pool_min, Source("seed variable", "DB_POOL_SIZE"))
     return layer
 
 

@@ -6,54 +6,43 @@ config.toml and docs/configuration.md are generated from here (`reference.py`), 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, SecretStr
 
-Network = IPv4Network | IPv6Network
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class Section(BaseModel):
-    """A table of config.toml: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Settings that are fine alone but not together: (key, what it must be)."""
-        yield from ()
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
-        found = tuple(self.contradictions())
-        if found:
-            text = "; ".join(f"{key} must be {requirement}" for key, requirement in found)
-            raise PydanticCustomError("contradiction", "{text}", {"text": text, "contradictions": found})
-        return self
+from v2td.config.values import (
+    AbsolutePath,
+    Broker,
+    Count,
+    Dsn,
+    Network,
+    Port,
+    Processes,
+    Seconds,
+    Section,
+    Text,
+    Topic,
+)
 
 
 class KafkaSettings(Section):
     """Where jobs come from and where dead letters go."""
 
-    bootstrap_servers: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    bootstrap_servers: Annotated[tuple[Broker, ...], Field(min_length=1)] = Field(
         ("localhost:9092",), description="Brokers to ask first, host:port."
     )
-    topics: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    topics: Annotated[tuple[Topic, ...], Field(min_length=1)] = Field(
         ("v2td-jobs",), description="Topics whose records name recordings."
     )
-    dead_letter_topic: str = Field("v2td-dead-letters", description="Records that failed, with the reason in headers.")
-    group_id: str = Field("v2td", description="Consumer group that the instances share.")
-    group_instance_id: str | None = Field(
+    dead_letter_topic: Topic = Field(
+        "v2td-dead-letters", description="Records that failed, with the reason in headers."
+    )
+    group_id: Text = Field("v2td", description="Consumer group that the instances share.")
+    group_instance_id: Text | None = Field(
         None, description="Static membership: a restart within the session timeout moves no partition."
     )
-    client_id: str = Field("v2td", description="Name of this client in the broker's logs.")
+    client_id: Text = Field("v2td", description="Name of this client in the broker's logs.")
     session_timeout_seconds: Seconds = Field(10, description="A silent member is thrown out of the group after this.")
     rebalance_timeout_seconds: Seconds = Field(
         60,
@@ -79,9 +68,32 @@ class KafkaSettings(Section):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "SCRAM-SHA-512", description="Used with SASL_PLAINTEXT and SASL_SSL."
     )
-    sasl_username: str | None = Field(None, description="User for SASL.")
+    sasl_username: Text | None = Field(None, description="User for SASL.")
     sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
-    ssl_ca_file: Path | None = Field(None, description="CA certificates that sign the brokers'; system's when unset.")
+    ssl_ca_file: AbsolutePath | None = Field(
+        None, description="CA certificates that sign the brokers'; system's when unset."
+    )
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """The group's timeouts contain each other, dead letters are not read as jobs, SASL has its credentials."""
+        if self.rebalance_timeout_seconds < self.session_timeout_seconds:
+            yield "rebalance_timeout_seconds", f"at least session_timeout_seconds ({self.session_timeout_seconds:g})"
+        if self.max_poll_interval_seconds < self.session_timeout_seconds:
+            yield "max_poll_interval_seconds", f"at least session_timeout_seconds ({self.session_timeout_seconds:g})"
+        if self.commit_timeout_seconds > self.rebalance_timeout_seconds / 2:
+            # Half of the rebalance timeout goes to finishing work, and the commit must fit into the rest.
+            yield (
+                "commit_timeout_seconds",
+                f"at most half of rebalance_timeout_seconds ({self.rebalance_timeout_seconds:g})",
+            )
+        if self.fetch_max_wait_seconds >= self.request_timeout_seconds:
+            yield "fetch_max_wait_seconds", f"less than request_timeout_seconds ({self.request_timeout_seconds:g})"
+        if self.dead_letter_topic in self.topics:
+            yield "dead_letter_topic", "none of topics, or dead letters come back as jobs for ever"
+        if self.security_protocol.startswith("SASL"):
+            for name in ("sasl_username", "sasl_password"):
+                if getattr(self, name) is None:
+                    yield name, f"set, since security_protocol is {self.security_protocol}"
 
 
 class MessageSettings(Section):
@@ -115,6 +127,13 @@ class PipelineSettings(Section):
         2700, description="Schedule-to-close of a job, or three times the audio when that is longer."
     )
 
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Shorter times do not outlast the longer ones that contain them."""
+        if self.retry_max_seconds < self.retry_initial_seconds:
+            yield "retry_max_seconds", f"at least retry_initial_seconds ({self.retry_initial_seconds:g})"
+        if self.job_seconds < self.attempt_seconds:
+            yield "job_seconds", f"at least attempt_seconds ({self.attempt_seconds:g})"
+
 
 class FetchSettings(Section):
     """Downloads, and what they may reach."""
@@ -127,40 +146,60 @@ class FetchSettings(Section):
     min_bytes_per_second: Annotated[int, Field(ge=0)] = Field(
         1024, description="A sender slower than this over 30 s is given up; 0 allows any."
     )
-    max_redirects: Annotated[int, Field(ge=0)] = Field(5, description="Each target is checked like the first URL.")
+    max_redirects: Annotated[int, Field(ge=0, le=20)] = Field(
+        5, description="Each target is checked like the first URL."
+    )
     allowed_ports: tuple[Port, ...] = Field((80, 443), description="Ports that http(s) URLs may name; empty: any.")
     allowed_networks: tuple[Network, ...] = Field(
         (), description="Private networks that http(s) URLs may reach all the same, such as 10.20.0.0/16."
     )
-    allowed_hosts: tuple[str, ...] = Field(
+    allowed_hosts: tuple[Text, ...] = Field(
         (), description="When not empty, only these hosts; *.example.com stands for all below it."
     )
-    file_roots: tuple[Path, ...] = Field((), description="Folders below which file:// URLs may lie; empty: none.")
-    spool_dir: Path | None = Field(
+    file_roots: tuple[AbsolutePath, ...] = Field(
+        (), description="Folders below which file:// URLs may lie; empty: none."
+    )
+    spool_dir: AbsolutePath | None = Field(
         None,
         description="Where downloads wait; the service's cache folder or the temporary folder when unset.",
     )
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """No single wait is longer than the download."""
+        for name in ("connect_seconds", "read_seconds"):
+            if getattr(self, name) > self.total_seconds:
+                yield name, f"at most total_seconds ({self.total_seconds:g})"
 
 
 class S3Settings(Section):
     """The object store behind s3:// URLs."""
 
-    endpoint_url: str | None = Field(None, description="MinIO or another S3 server; AWS when unset.")
-    region: str = Field("us-east-1", description="Region that requests are signed for.")
-    access_key: str | None = Field(None, description="Access key; the usual AWS chain when unset.")
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$", examples=["http://127.0.0.1:9000"])] | None = (
+        Field(None, description="MinIO or another S3 server; AWS when unset.")
+    )
+    region: Text = Field("us-east-1", description="Region that requests are signed for.")
+    access_key: Text | None = Field(None, description="Access key; the usual AWS chain when unset.")
     secret_key: SecretStr | None = Field(None, description="Secret key.")
     addressing_style: Literal["path", "virtual"] = Field("path", description="bucket in the path (MinIO) or the host.")
-    allowed_buckets: tuple[str, ...] = Field((), description="When not empty, only these buckets.")
-    upload_bucket: str | None = Field(None, description="Where `v2td submit FILE` puts local files.")
-    presign_seconds: Count = Field(3600, description="How long a presigned download stays valid.")
-    ca_file: Path | None = Field(None, description="CA certificates of the endpoint; the system's when unset.")
+    allowed_buckets: tuple[Text, ...] = Field((), description="When not empty, only these buckets.")
+    upload_bucket: Text | None = Field(None, description="Where `v2td submit FILE` puts local files.")
+    presign_seconds: Annotated[int, Field(ge=1, le=604_800)] = Field(
+        3600, description="How long a presigned download stays valid."
+    )
+    ca_file: AbsolutePath | None = Field(None, description="CA certificates of the endpoint; the system's when unset.")
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Keys come in pairs."""
+        if (self.access_key is None) != (self.secret_key is None):
+            missing, given = ("access_key", "secret_key") if self.access_key is None else ("secret_key", "access_key")
+            yield missing, f"set together with {given}"
 
 
 class SpeechSettings(Section):
     """Decoding, voice activity, windows."""
 
-    decoders: Annotated[int, Field(ge=0)] = Field(0, description="Decoder processes; 0: one for each four slots.")
-    pcm_dir: Path = Field(
+    decoders: Processes = Field(0, description="Decoder processes; 0: one for each four slots.")
+    pcm_dir: AbsolutePath = Field(
         Path("/dev/shm"),  # noqa: S108 (files there are created with O_EXCL in a folder of our own)
         description="Where decoded PCM (16 kHz, int16) is mapped; best a tmpfs.",
     )
@@ -183,22 +222,24 @@ class SpeechSettings(Section):
 class EngineSettings(Section):
     """The model and the processes that hold it."""
 
-    model: str = Field("base", description="Whisper model: a name (WHISPER_MODEL_SIZE), `demo`, or a folder's path.")
-    models_dir: Path | None = Field(
+    model: Text = Field("base", description="Whisper model: a name (WHISPER_MODEL_SIZE), `demo`, or a folder's path.")
+    models_dir: AbsolutePath | None = Field(
         None, description="Where named models lie; the service's state folder or the user's cache when unset."
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where inference runs (WHISPER_DEVICE).")
     compute_type: Literal["default", "auto", "int8", "int8_float16", "int16", "float16", "bfloat16", "float32"] = Field(
         "int8", description="Precision of the weights (WHISPER_COMPUTE_TYPE)."
     )
-    slots: Annotated[int, Field(ge=0)] = Field(
+    slots: Processes = Field(
         0,
         description="Processes that hold the model (STT_MAX_WORKERS); 0: as many as the machine has room for.",
     )
-    threads: Annotated[int, Field(ge=0)] = Field(0, description="Threads of a slot; 0: planned from the CPUs.")
+    threads: Processes = Field(0, description="Threads of a slot; 0: planned from the CPUs.")
     cpus: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="CPUs to pin slots to; empty: planned.")
     beam_size: Annotated[int, Field(ge=1, le=16)] = Field(5, description="Beams where a message does not say.")
-    default_language: str | None = Field(None, description="Language where a message does not say; unset: detected.")
+    default_language: Annotated[str, Field(pattern="^[a-z]{2,3}$", examples=["vi"])] | None = Field(
+        None, description="Language where a message does not say; unset: detected."
+    )
     window_seconds_base: Seconds = Field(
         60,
         description="Deadline of a window: this many seconds, and as many for each second of its audio as below.",
@@ -213,11 +254,11 @@ class EngineSettings(Section):
 class DatabaseSettings(Section):
     """Postgres."""
 
-    dsn: SecretStr = Field(
+    dsn: Dsn = Field(
         SecretStr("postgresql://localhost/v2td"),
         description="Where rows go: postgresql://user:password@host/name.",
     )
-    read_dsn: SecretStr | None = Field(None, description="A replica for look-ups; the DSN above when unset.")
+    read_dsn: Dsn | None = Field(None, description="A replica for look-ups; the DSN above when unset.")
     pool_min: Annotated[int, Field(ge=0)] = Field(2, description="Connections kept open (DB_POOL_SIZE).")
     pool_max: Count = Field(10, description="Most connections (DB_POOL_SIZE + DB_MAX_OVERFLOW).")
     recycle_seconds: Seconds = Field(300, description="Idle connections are closed after this.")
@@ -226,7 +267,9 @@ class DatabaseSettings(Section):
     flush_rows: Count = Field(1000, description="Outcomes written in one transaction at most.")
     flush_seconds: Seconds = Field(0.05, description="How long an outcome may wait for company.")
     migrate_on_start: bool = Field(True, description="Bring the schema up to date at start.")
-    partitions_ahead: Count = Field(3, description="Months of transcript_segments partitions made ahead.")
+    partitions_ahead: Annotated[int, Field(ge=1, le=120)] = Field(
+        3, description="Months of transcript_segments partitions made ahead."
+    )
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """The pool holds what it keeps open, and two at least: one writes while another looks up."""
@@ -238,7 +281,7 @@ class AdminSettings(Section):
     """The HTTP endpoint for machines: metrics, health, status."""
 
     enabled: bool = Field(True, description="Serve /metrics, /livez, /readyz and /status.")
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: Text = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
     port: Port = Field(9464, description="Port to listen on; 0 takes a free one and logs it.")
 
 
@@ -262,3 +305,15 @@ class Settings(Section):
     database: DatabaseSettings = DatabaseSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """A hung process is found before the attempt that waits for it gives up."""
+        attempt = self.pipeline.attempt_seconds
+        window = self.engine.window_seconds_base + self.engine.window_seconds_factor * self.speech.window_seconds
+        if window > attempt:
+            parts = "engine.window_seconds_base + engine.window_seconds_factor * speech.window_seconds"
+            yield "pipeline.attempt_seconds", f"at least the deadline of the longest window ({window:g}: {parts})"
+        if self.speech.deadline_seconds > attempt:
+            yield "speech.deadline_seconds", f"at most pipeline.attempt_seconds ({attempt:g})"
+        if self.fetch.total_seconds > attempt:
+            yield "fetch.total_seconds", f"at most pipeline.attempt_seconds ({attempt:g})"
