@@ -1,0 +1,12 @@
+"""Fetch: a URL that a message named becomes a file on this machine.
+
+In: a URL (http, https, s3, file). Out: an `Audio`, or a JobError that says why not. Blocks on the network, on
+DNS (in threads), and on the page cache of the spool folder; never longer than `fetch.total_seconds`.
+Every socket to an address that a message chose passes `guard`; the object store passes because the config names it.
+"""
+
+from v2td.fetch.downloader import Downloader
+from v2td.fetch.s3 import ObjectStore
+from v2td.fetch.urls import redacted
+
+__all__ = ["Downloader", "ObjectStore", "redacted"]

@@ -1,0 +1,79 @@
+"""The one way from a URL to a file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import Self
+
+from aiohttp.abc import AbstractResolver
+
+from v2td.config import FetchSettings, S3Settings
+from v2td.fetch import files
+from v2td.fetch.guard import socket_factory
+from v2td.fetch.s3 import ObjectStore
+from v2td.fetch.spool import Spool, default_spool_dir
+from v2td.fetch.transfer import Transfer, open_session
+from v2td.fetch.urls import FileSource, HttpSource, S3Source, parse
+from v2td.jobs import Audio
+
+
+class Downloader:
+    """Fetches recordings, `fetch.concurrency` at once; use as an async context manager.
+
+    Two sessions share one path: the public one, whose every socket passes the guard, and the object store's, which
+    may reach the configured endpoint wherever it lies, and nothing else. Entering raises ServiceError when the spool
+    folder or s3.ca_file cannot be used; leaving deletes every file that was not discarded.
+    """
+
+    def __init__(self, fetch: FetchSettings, s3: S3Settings, resolver: AbstractResolver | None = None) -> None:
+        self._settings = fetch
+        self._store = ObjectStore(s3)
+        self._resolver = resolver
+        self._places = asyncio.Semaphore(fetch.concurrency)
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        async with contextlib.AsyncExitStack() as stack:
+            spool = stack.enter_context(Spool(settings.spool_dir or default_spool_dir()))
+            store = await stack.enter_async_context(self._store)
+            public_session = await stack.enter_async_context(
+                open_session(
+                    settings,
+                    tls=ssl.create_default_context(),
+                    sockets=socket_factory(settings.allowed_networks),
+                    resolver=self._resolver,
+                )
+            )
+            store_session = await stack.enter_async_context(open_session(settings, tls=store.tls()))
+            self._public = Transfer(public_session, spool, settings, max_redirects=settings.max_redirects)
+            self._private = Transfer(store_session, spool, settings, max_redirects=0)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def fetch(self, url: str) -> Audio:
+        """Bring a recording onto this machine and return it; the caller hands it back to `discard`.
+
+        Raises JobError, transient where another attempt may help; ServiceError when the disk is full or S3
+        credentials are missing. Waiting for a place does not count towards total_seconds. A failure or a
+        cancellation leaves no file behind.
+        """
+        source = parse(url, self._settings)
+        async with self._places:
+            match source:
+                case HttpSource(target):
+                    return await self._public.get(target, target.scheme)
+                case S3Source():
+                    return await self._private.get(await self._store.presign(source), "s3")
+                case FileSource(path):
+                    return await files.read(path, self._settings)
+
+    def discard(self, audio: Audio) -> None:
+        """Delete what `fetch` made; a file:// source stays. Doing it twice is no error."""
+        if audio.temporary:
+            audio.path.unlink(missing_ok=True)

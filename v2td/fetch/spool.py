@@ -1,0 +1,130 @@
+"""The folder where downloads wait: one for each process, and gone with it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import Self
+
+from v2td.errors import ServiceError
+
+_PREFIX = "v2td-spool-"
+
+
+def default_spool_dir() -> Path:
+    """Return systemd's cache folder of the service, else the temporary folder."""
+    cache = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
+    return Path(cache or tempfile.gettempdir())
+
+
+class Incoming:
+    """A file being received: bytes go in, size and digest are kept."""
+
+    def __init__(self, path: Path, file: FileIO) -> None:
+        self.path = path
+        self.size_bytes = 0
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def write(self, chunk: bytes) -> None:
+        """Append; raises ServiceError when the disk does not take it."""
+        with _disk_errors(self.path.parent):
+            rest = memoryview(chunk)
+            while rest:  # a full disk takes a part first
+                rest = rest[self._file.write(rest) :]
+        self._digest.update(chunk)
+        self.size_bytes += len(chunk)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what was written so far."""
+        return self._digest.hexdigest()
+
+
+class Spool:
+    """A folder of our own (0700) below `base`, with names that we choose; use as a context manager.
+
+    Several daemons may share `base`: each holds a lock on its folder, and at start each removes the folders that
+    nobody holds, which dead ones left behind. Raises ServiceError when the folder cannot be made.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._stack = contextlib.ExitStack()
+        self.folder = base
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack, _disk_errors(self._base):
+            self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._remove_stale()
+            self.folder = stack.enter_context(_locked_folder(self._base))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @contextlib.contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """Yield a new empty file (0600) that stays when the block succeeds; an error or a cancellation deletes it."""
+        with _disk_errors(self.folder):
+            descriptor, name = tempfile.mkstemp(dir=self.folder)
+        path = Path(name)
+        try:
+            with FileIO(descriptor, "w") as file:  # unbuffered: chunks are large, and closing cannot fail late
+                yield Incoming(path, file)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def _remove_stale(self) -> None:
+        for folder in self._base.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError):  # somebody else's, held, or just removed by another daemon
+                status = folder.lstat()
+                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                    continue
+                with _directory(folder) as descriptor:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked_folder(base: Path) -> Iterator[Path]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        with _directory(folder) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink == 0:
+                continue  # another daemon took it for stale before we held it
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+@contextlib.contextmanager
+def _directory(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServiceError(
+            "spool", f"{folder}: {error.strerror or error}", "set fetch.spool_dir to a local folder with room"
+        ) from error

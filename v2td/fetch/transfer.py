@@ -1,0 +1,175 @@
+"""One GET: requested, followed through redirects and streamed into the spool, under every limit of `fetch`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from v2td import __version__
+from v2td.config import FetchSettings
+from v2td.errors import ErrorClass, JobError, TransientJobError
+from v2td.fetch import answers
+from v2td.fetch.guard import ForbiddenAddressError, SocketFactory
+from v2td.fetch.spool import Incoming, Spool
+from v2td.fetch.urls import parse_http
+from v2td.jobs import Audio
+from v2td.metrics import FETCHED_BYTES
+
+CHUNK_BYTES = 256 * 1024
+PACE_WINDOW_SECONDS = 30.0
+MAX_LINE_BYTES = 8190
+MAX_HEADERS = 128
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    settings: FetchSettings,
+    *,
+    tls: ssl.SSLContext,
+    sockets: SocketFactory | None = None,
+    resolver: AbstractResolver | None = None,
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a session that takes nothing from the environment, keeps no cookie and unpacks nothing."""
+    connector = aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=sockets, resolver=resolver)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: f"v2td/{__version__}"},
+        timeout=aiohttp.ClientTimeout(
+            total=None,  # Downloader.fetch holds the whole to total_seconds
+            connect=settings.connect_seconds,
+            sock_read=settings.read_seconds,
+        ),
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=CHUNK_BYTES,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
+        max_headers=MAX_HEADERS,
+    ) as session:
+        yield session
+
+
+class Transfer:
+    """Downloads by one session into one spool; `max_redirects` is 0 for the object store."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, spool: Spool, settings: FetchSettings, *, max_redirects: int
+    ) -> None:
+        self._session = session
+        self._spool = spool
+        self._settings = settings
+        self._max_redirects = max_redirects
+
+    async def get(self, target: URL, scheme: str) -> Audio:
+        """Download; `scheme` labels the metric. Raises JobError; a failure or a cancellation leaves no file.
+
+        Nothing is awaited behind the file's block, so that a file that stays is always handed to the caller.
+        """
+        with self._spool.incoming() as incoming, _as_job_errors():
+            try:
+                async with asyncio.timeout(self._settings.total_seconds):
+                    await self._download(target, incoming)
+            finally:
+                FETCHED_BYTES.labels(scheme).inc(incoming.size_bytes)
+        return Audio(incoming.path, incoming.size_bytes, incoming.sha256, temporary=True)
+
+    async def _download(self, target: URL, incoming: Incoming) -> None:
+        for _ in range(self._max_redirects + 1):
+            async with self._answer(target) as response:
+                location = response.headers.get(hdrs.LOCATION)
+                if response.status not in answers.REDIRECTS or location is None:
+                    return await self._receive(response, incoming)
+            target = self._redirected(target, location)
+        raise JobError(ErrorClass.HTTP_ERROR, f"the server redirects more than {self._max_redirects} times")
+
+    @contextlib.asynccontextmanager
+    async def _answer(self, target: URL) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send the request; headers that trickle in get as long as connecting and one read may take."""
+        async with asyncio.timeout(self._settings.connect_seconds + self._settings.read_seconds):
+            response = await self._session.get(target, allow_redirects=False)
+        async with response:
+            yield response
+
+    def _redirected(self, target: URL, location: str) -> URL:
+        try:
+            joined = target.join(URL(location, encoded=True))
+        except ValueError:
+            raise JobError(ErrorClass.URL_FORBIDDEN, "the server redirects to what is no URL") from None
+        try:
+            return parse_http(str(joined), self._settings).target
+        except JobError as error:
+            raise JobError(error.error_class, f"redirect: {error.reason}") from None
+
+    async def _receive(self, response: aiohttp.ClientResponse, incoming: Incoming) -> None:
+        if response.status != 200:
+            body = await _start_of(response)
+            raise answers.refusal(response.status, body, response.headers.get(hdrs.RETRY_AFTER), datetime.now(UTC))
+        self._check_size(response.content_length or 0)
+        clock = asyncio.get_running_loop().time
+        pace = answers.Pace(self._settings.min_bytes_per_second, PACE_WINDOW_SECONDS, clock())
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            self._check_size(incoming.size_bytes + len(chunk))
+            incoming.write(chunk)
+            if pace.is_too_slow(len(chunk), clock()):
+                reason = f"slower than fetch.min_bytes_per_second ({self._settings.min_bytes_per_second})"
+                raise TransientJobError(ErrorClass.TIMEOUT, reason)
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._settings.max_bytes:
+            raise JobError(ErrorClass.TOO_LARGE, f"larger than fetch.max_bytes ({self._settings.max_bytes})")
+
+
+async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for chunk in response.content.iter_chunked(answers.BODY_BYTES):
+        body += chunk
+        if len(body) >= answers.BODY_BYTES:
+            break
+    return body[: answers.BODY_BYTES]
+
+
+@contextlib.contextmanager
+def _as_job_errors() -> Iterator[None]:
+    """Turn aiohttp's errors into the job's; their own texts may hold URLs with signatures, so none is kept."""
+    try:
+        yield
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise JobError(ErrorClass.TLS_ERROR, f"certificate refused: {_verify_message(error)}") from None
+    except aiohttp.ClientSSLError:
+        raise TransientJobError(ErrorClass.TLS_ERROR, "the TLS handshake failed") from None
+    except aiohttp.ConnectionTimeoutError:
+        raise TransientJobError(ErrorClass.TIMEOUT, "no connection within fetch.connect_seconds") from None
+    except aiohttp.SocketTimeoutError:
+        raise TransientJobError(ErrorClass.TIMEOUT, "the server was silent for fetch.read_seconds") from None
+    except TimeoutError:
+        raise TransientJobError(ErrorClass.TIMEOUT, "not done within fetch.total_seconds") from None
+    except aiohttp.ClientConnectorDNSError:
+        raise TransientJobError(ErrorClass.HTTP_ERROR, "the host's name could not be resolved") from None
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, ForbiddenAddressError):
+            raise JobError(ErrorClass.URL_FORBIDDEN, str(error.os_error.strerror)) from None
+        reason = f"no connection: {error.os_error.strerror or 'refused or reset'}"
+        raise TransientJobError(ErrorClass.HTTP_ERROR, reason) from None
+    except aiohttp.ClientPayloadError:
+        raise TransientJobError(ErrorClass.HTTP_ERROR, "the body ended early or is damaged") from None
+    except aiohttp.ClientConnectionError:
+        raise TransientJobError(ErrorClass.HTTP_ERROR, "the connection was lost") from None
+    except aiohttp.InvalidURL:
+        raise JobError(ErrorClass.URL_FORBIDDEN, "aiohttp takes this for no URL") from None
+    except aiohttp.ClientError as error:
+        raise JobError(ErrorClass.HTTP_ERROR, f"the answer is not valid HTTP ({type(error).__name__})") from None
+
+
+def _verify_message(error: Any) -> str:
+    certificate_error = error.certificate_error
+    return str(getattr(certificate_error, "verify_message", "") or "it does not match")
