@@ -139,14 +139,15 @@ class Decoders:
     async def _windows(self, audio: Audio, speech: Speech) -> AsyncGenerator[Window, None]:
         """Yield each window once, decoding from the start again when a child died on the way."""
         released = crashes = 0
-        while True:
+        finished = False
+        while not finished:
             try:
                 async with aclosing(self._decode(audio, speech)) as windows:
                     async for window in windows:
                         if window.index == released:  # those before were released before the crash
                             released += 1
                             yield window
-                return
+                finished = True
             except _ChildReplaced:
                 continue
             except ChildDied as death:

@@ -40,7 +40,10 @@ def find_speech(pcm: Pcm, settings: VadSettings, *, last: bool) -> tuple[list[Sp
         min_silence_duration_ms=int(settings.min_silence_seconds * 1000),
         speech_pad_ms=0,  # the packer pads, knowing the neighbours
     )
-    found = get_speech_timestamps(pcm.astype(np.float32) / 32768.0, options)
+    heard = pcm.astype(np.float32) / 32768.0
+    if last:  # silence ends the last span where its speech ends, not where the recording does
+        heard = np.pad(heard, (0, int((settings.min_silence_seconds + 0.1) * SAMPLE_RATE)))
+    found = get_speech_timestamps(heard, options)
     spans = [Span(each["start"], min(each["end"], len(pcm))) for each in found]
     if last:
         return spans, len(pcm)

@@ -1,0 +1,10 @@
+"""Inference: pinned processes that hold the model, and the queue of windows before them.
+
+In: windows of many jobs. Out: text with times in the window. Blocks on the slots only, never the event loop.
+"""
+
+from v2td.engine.engine import Engine, Hearing, Recognition
+from v2td.engine.models import find_model, models_folder
+from v2td.engine.topology import Plan, plan, read_machine
+
+__all__ = ["Engine", "Hearing", "Plan", "Recognition", "find_model", "models_folder", "plan", "read_machine"]

@@ -1,0 +1,40 @@
+"""Finds the model that the settings name on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from v2td import bundled
+from v2td.config import EngineSettings
+from v2td.errors import ConfigError
+
+DEMO = "demo"
+
+
+def models_folder(settings: EngineSettings) -> Path:
+    """Where named models lie: the setting, else the systemd state folder, else the user's cache."""
+    if settings.models_dir is not None:
+        return settings.models_dir
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0]) / "models"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "v2td" / "models"
+
+
+def find_model(settings: EngineSettings) -> Path:
+    """Return the CTranslate2 folder of `settings.model`; ConfigError with the cure when there is none.
+
+    `demo` is the model that v2td brings along; its folder is made when it is first asked for.
+    """
+    if settings.model == DEMO:
+        return bundled.model_folder()
+    path = Path(settings.model) if "/" in settings.model else models_folder(settings) / settings.model
+    if (path / "model.bin").is_file():
+        return path
+    cure = (
+        "give the folder of a CTranslate2 model"
+        if "/" in settings.model
+        else f"run `v2td model pull {settings.model}`, or use the bundled `demo`"
+    )
+    raise ConfigError("engine.model", settings.model, f"no model.bin in {path}; {cure}")
