@@ -1,0 +1,32 @@
+"""The store: Outcomes come in and are durable rows in Postgres when `Writer.write` returns; look-ups go out.
+
+In: Transcript and Failure, DatabaseSettings. Out: rows, and frozen values read from them. It may block on Postgres
+and on nothing else: a write for as long as Postgres is away, everything else within the settings' timeouts.
+
+The daemon's order: `upgrade`, then `open_database`, then `ensure_partitions` (and daily), then `Writer.run`.
+"""
+
+from v2td.store.instances import Instance, report
+from v2td.store.migrate import latest_version, schema_version, upgrade
+from v2td.store.partitions import ensure as ensure_partitions
+from v2td.store.pool import Database, open_database
+from v2td.store.reader import Reader, StoredFailure, StoredOutcome, StoredSegment, StoredTranscription, durable_jobs
+from v2td.store.writer import Writer
+
+__all__ = [
+    "Database",
+    "Instance",
+    "Reader",
+    "StoredFailure",
+    "StoredOutcome",
+    "StoredSegment",
+    "StoredTranscription",
+    "Writer",
+    "durable_jobs",
+    "ensure_partitions",
+    "latest_version",
+    "open_database",
+    "report",
+    "schema_version",
+    "upgrade",
+]

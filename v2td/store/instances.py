@@ -1,0 +1,40 @@
+"""Who is at work: each instance keeps its row in `instances` up to date."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+from v2td.store.faults import explained
+from v2td.store.pool import Database
+
+_UPSERT = """
+INSERT INTO instances (name, host, pid, version, slots, cpu_seconds, rss_bytes, partitions, seen_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now())
+ON CONFLICT (name) DO UPDATE SET (host, pid, version, slots, cpu_seconds, rss_bytes, partitions, seen_at)
+    = (excluded.host, excluded.pid, excluded.version, excluded.slots, excluded.cpu_seconds, excluded.rss_bytes,
+       excluded.partitions, excluded.seen_at)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What an instance says of itself.
+
+    `cpu_seconds` and `rss_bytes` are those of the daemon and its children; `partitions` are written topic/partition.
+    """
+
+    name: str
+    host: str
+    pid: int
+    version: str
+    slots: int
+    cpu_seconds: float
+    rss_bytes: int
+    partitions: tuple[str, ...]
+
+
+async def report(database: Database, instance: Instance) -> None:
+    """Write the instance's row, seen now by the server's clock; raises ServiceError."""
+    with explained("report this instance"):
+        async with database.acquire() as connection:
+            await connection.execute(_UPSERT, *astuple(instance))

@@ -1,0 +1,94 @@
+"""Connections to Postgres: one pool for writes, and one for look-ups where a replica is named."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+
+from v2td.config.settings import DatabaseSettings
+from v2td.store import batch
+from v2td.store.connection import Connection, set_json_codec
+from v2td.store.faults import connecting, explained
+
+
+class Database:
+    """Lends connections; made by `open_database`."""
+
+    def __init__(self, primary: asyncpg.Pool, readers: asyncpg.Pool, acquire_seconds: float) -> None:
+        self._primary = primary
+        self._readers = readers
+        self._acquire_seconds = acquire_seconds
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """Lend a connection to the primary; errors come as asyncpg has them."""
+        # The timeout also bounds the release: a frozen backend would hold it up for ever.
+        async with self._primary.acquire(timeout=self._acquire_seconds) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self, operation: str) -> AsyncIterator[Connection]:
+        """Lend a connection for look-ups, to the replica where there is one; raises ServiceError."""
+        with explained(operation):
+            async with self._readers.acquire(timeout=self._acquire_seconds) as connection:
+                yield connection
+
+
+@asynccontextmanager
+async def open_database(
+    settings: DatabaseSettings, application_name: str = "v2td", *, read_only: bool = False
+) -> AsyncIterator[Database]:
+    """Open the pools and close them at the end; raises ServiceError where Postgres cannot be reached.
+
+    The schema must be there (migrate.upgrade). `read_only` is for commands that look things up and nothing else:
+    they get by without the primary and without the right to make temporary tables.
+    """
+    async with AsyncExitStack() as stack:
+        primary = readers = None
+        if not read_only:
+            primary = await stack.enter_async_context(
+                _pool(settings.dsn.get_secret_value(), settings, application_name, staging=True)
+            )
+        if read_only or settings.read_dsn is not None:
+            dsn = (settings.read_dsn or settings.dsn).get_secret_value()
+            readers = await stack.enter_async_context(_pool(dsn, settings, application_name, staging=False))
+        yield Database(primary or readers, readers or primary, settings.connect_seconds)
+
+
+@asynccontextmanager
+async def _pool(
+    dsn: str, settings: DatabaseSettings, application_name: str, *, staging: bool
+) -> AsyncIterator[asyncpg.Pool]:
+    async def init(connection: Connection) -> None:
+        await set_json_codec(connection)
+        if staging:
+            await batch.prepare(connection)
+
+    milliseconds = str(max(1, round(settings.statement_seconds * 1000)))
+    with connecting():
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=settings.pool_min,
+            max_size=settings.pool_max,
+            max_inactive_connection_lifetime=settings.recycle_seconds,
+            timeout=settings.connect_seconds,
+            command_timeout=settings.statement_seconds + 1,  # the server is to give up first, in good order
+            server_settings={
+                "application_name": application_name,
+                "statement_timeout": milliseconds,
+                # An instance that vanished in mid-transaction must not keep the others from its partitions.
+                "idle_in_transaction_session_timeout": milliseconds,
+            },
+            init=init,
+        )
+    try:
+        yield pool
+    finally:
+        try:
+            async with asyncio.timeout(settings.connect_seconds):
+                await pool.close()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # TimeoutError is an OSError
+            pool.terminate()

@@ -1,0 +1,232 @@
+"""Outcomes as rows: field names are column names, in the order in which COPY sends them. Pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from v2td.jobs import Coordinates, Failure, Headers, Outcome, Segment, Transcript, options_sha256
+from v2td.store.sanitise import clean_json, clean_text
+
+MAX_PAYLOAD_BYTES = 65_536  # of a record's value; of its key and of all its headers too
+RAW_KEY_SCHEMES = frozenset({"s3", "file"})  # what follows the host is a name, in which ? and # mean nothing
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_TIMESTAMP_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+
+
+class TranscriptionRow(NamedTuple):
+    """A row of transcriptions but for created_at, which is the server's."""
+
+    id: UUID
+    revision: int
+    job_id: str | None
+    cluster_id: str
+    topic: str
+    kafka_partition: int
+    kafka_offset: int
+    record_index: int
+    record_timestamp: datetime | None
+    tenant: str | None
+    audio_url: str
+    audio_sha256: str
+    options_sha256: str
+    audio_bytes: int
+    audio_seconds: float
+    speech_seconds: float
+    language: str | None
+    language_probability: float | None
+    task: str
+    provider: str
+    model: str
+    text: str
+    duration: float
+    timings: dict[str, Any]
+    speech_coverage_ratio: float | None
+    truncated: bool
+    cached_from: UUID | None
+    metadata: dict[str, Any]
+
+
+class SegmentRow(NamedTuple):
+    """A row of transcript_segments but for created_at, which is its transcription's."""
+
+    transcription_id: UUID
+    revision: int
+    segment_index: int
+    channel: int | None
+    speaker: str | None
+    start_seconds: float
+    end_seconds: float
+    text: str
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+    words: list[dict[str, Any]] | None
+
+
+class FailureRow(NamedTuple):
+    """A row of failures but for replay_state, which starts as NULL, and created_at."""
+
+    id: UUID
+    job_id: str | None
+    cluster_id: str
+    topic: str
+    kafka_partition: int
+    kafka_offset: int
+    record_index: int
+    record_timestamp: datetime | None
+    audio_url: str | None
+    error_class: str
+    reason: str
+    attempts: int
+    record_key: bytes | None
+    payload: bytes | None
+    headers: list[list[Any]]
+
+
+def coordinates_of(outcome: Outcome) -> Coordinates:
+    """Return where the outcome's job came from."""
+    return outcome.job.coordinates if isinstance(outcome, Transcript) else outcome.coordinates
+
+
+def transcription_row(transcript: Transcript) -> TranscriptionRow:
+    """Return the row of a transcript, safe for Postgres."""
+    job = transcript.job
+    at = job.coordinates
+    return TranscriptionRow(
+        id=job.id,
+        revision=0,
+        job_id=_clean(job.job_id),
+        cluster_id=clean_text(at.cluster_id),
+        topic=clean_text(at.topic),
+        kafka_partition=at.partition,
+        kafka_offset=at.offset,
+        record_index=at.record_index,
+        record_timestamp=record_time(at.timestamp_ms),
+        tenant=_clean(job.tenant),
+        audio_url=public_url(clean_text(job.audio_url)),
+        audio_sha256=transcript.audio_sha256,
+        options_sha256=options_sha256(job.options, transcript.model),
+        audio_bytes=transcript.audio_bytes,
+        audio_seconds=transcript.audio_seconds,
+        speech_seconds=transcript.speech_seconds,
+        language=_clean(transcript.language),
+        language_probability=transcript.language_probability,
+        task=job.options.task,
+        provider=clean_text(transcript.provider),
+        model=clean_text(transcript.model),
+        text=clean_text(transcript.text),
+        duration=transcript.duration_seconds,
+        timings=clean_json(transcript.timings),
+        speech_coverage_ratio=transcript.speech_coverage_ratio,
+        truncated=transcript.truncated,
+        cached_from=None,
+        metadata=clean_json(job.metadata),
+    )
+
+
+def segment_rows(transcript: Transcript) -> Iterator[SegmentRow]:
+    """Yield the rows of a transcript's segments, numbered from 0."""
+    for index, segment in enumerate(transcript.segments):
+        yield SegmentRow(
+            transcription_id=transcript.job.id,
+            revision=0,
+            segment_index=index,
+            channel=segment.channel,
+            speaker=None,
+            start_seconds=segment.start,
+            end_seconds=segment.end,
+            text=clean_text(segment.text),
+            avg_logprob=segment.avg_logprob,
+            no_speech_prob=segment.no_speech_prob,
+            compression_ratio=segment.compression_ratio,
+            temperature=segment.temperature,
+            words=_words(segment),
+        )
+
+
+def failure_row(failure: Failure) -> FailureRow:
+    """Return the row of a failure, safe for Postgres and bounded."""
+    at = failure.coordinates
+    record = failure.record
+    return FailureRow(
+        id=at.row_id(),
+        job_id=_clean(failure.job_id),
+        cluster_id=clean_text(at.cluster_id),
+        topic=clean_text(at.topic),
+        kafka_partition=at.partition,
+        kafka_offset=at.offset,
+        record_index=at.record_index,
+        record_timestamp=record_time(at.timestamp_ms),
+        audio_url=None if failure.audio_url is None else public_url(clean_text(failure.audio_url)),
+        error_class=failure.error_class.value,
+        reason=clean_text(failure.reason),
+        attempts=failure.attempts,
+        record_key=None if record.key is None else record.key[:MAX_PAYLOAD_BYTES],
+        payload=None if record.value is None else record.value[:MAX_PAYLOAD_BYTES],
+        headers=encode_headers(record.headers),
+    )
+
+
+def record_time(timestamp_ms: int) -> datetime | None:
+    """Return a record's timestamp, None for Kafka's "none" (-1) and for what a datetime cannot hold."""
+    if not 0 <= timestamp_ms <= _LAST_TIMESTAMP_MS:
+        return None
+    return _EPOCH + timedelta(milliseconds=timestamp_ms)
+
+
+def public_url(url: str) -> str:
+    """Return the URL without credentials and, where it has one, without query and fragment.
+
+    Cut by hand, since what is stored may not be a valid URL at all.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    if scheme.strip().lower() not in RAW_KEY_SCHEMES:
+        rest = rest.partition("?")[0].partition("#")[0]
+    authority, slash, path = rest.partition("/")
+    return scheme + separator + authority.rpartition("@")[2] + slash + path
+
+
+def encode_headers(headers: Headers) -> list[list[Any]]:
+    """Return headers as JSON: [name, "text"], or [name, {"base64": "…"}] where the value is no clean UTF-8.
+
+    Headers beyond MAX_PAYLOAD_BYTES in all are left out.
+    """
+    encoded: list[list[Any]] = []
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value)
+        if size > MAX_PAYLOAD_BYTES:
+            break
+        encoded.append([clean_text(name), _header_value(value)])
+    return encoded
+
+
+def _header_value(value: bytes) -> str | dict[str, str]:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+    return text if "\0" not in text else {"base64": base64.b64encode(value).decode()}
+
+
+def _words(segment: Segment) -> list[dict[str, Any]] | None:
+    if segment.words is None:
+        return None
+    words = [
+        {"start": word.start, "end": word.end, "word": word.text, "probability": word.probability}
+        for word in segment.words
+    ]
+    cleaned: list[dict[str, Any]] = clean_json(words)
+    return cleaned
+
+
+def _clean(value: str | None) -> str | None:
+    return None if value is None else clean_text(value)
