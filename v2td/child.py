@@ -85,7 +85,7 @@ class Child:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.kill()
+        await self.close()
 
     async def restart(self) -> None:
         """Kill what is there and bring up a fresh process; ServiceError when it does not become ready."""
@@ -128,20 +128,28 @@ class Child:
         except BrokenProcessPool as error:
             raise ChildDied("died") from error
 
+    async def close(self) -> None:
+        """End the process and wait until its executor has let go of its pipes and semaphores."""
+        if (executor := self._kill_process()) is not None:
+            await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
+
     def kill(self) -> None:
         """End the process at once; nothing when there is none."""
+        if (executor := self._kill_process()) is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _kill_process(self) -> ProcessPoolExecutor | None:
         executor, self._executor = self._executor, None
         pid, self.pid = self.pid, None
         if executor is None:
-            return
+            return None
         if pid is None:  # killed while starting: the executor alone knows the process
-            processes = list((executor._processes or {}).values())  # noqa: SLF001 (there is no public way)
-            for process in processes:
+            for process in list((executor._processes or {}).values()):  # noqa: SLF001 (there is no public way)
                 process.kill()
         else:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        executor.shutdown(wait=False, cancel_futures=True)
+        return executor
 
     @property
     def alive(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -67,11 +68,11 @@ def _parse_file(path: Path) -> tuple[dict[str, Any], int]:
     """The tables of the file and its mode; TOML's own errors say line and column."""
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             content = file.read().decode()
         return tomllib.loads(content), mode
     except OSError as error:
-        hint = f"{error.strerror}: name a readable file, or none to use the defaults"
+        hint = f"{error.strerror}: name a readable file, or /dev/null to use the defaults"
         raise ConfigError("configuration file", str(path), hint) from None
     except UnicodeDecodeError as error:
         raise ConfigError("configuration file", str(path), f"not UTF-8 at byte {error.start}") from None

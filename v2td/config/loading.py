@@ -61,7 +61,13 @@ def _usual_path(environ: Mapping[str, str]) -> Path | None:
     named = environ.get("V2TD_CONFIG")
     if named:
         return Path(named)
-    return SYSTEM_PATH if SYSTEM_PATH.exists() else None
+    try:
+        SYSTEM_PATH.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError:
+        pass  # reading it will say so: silently taking the defaults would be worse
+    return SYSTEM_PATH
 
 
 def _resolve_secrets(found: Layer, environ: Mapping[str, str], problems: list[ConfigError]) -> None:
@@ -85,11 +91,10 @@ def _validated(found: Layer, problems: list[ConfigError]) -> Settings | None:
     tables: dict[str, dict[str, Any]] = {}
     for key, definition in DEFINITIONS.items():
         value = found[key].value if key in found else definition.default
-        tables.setdefault(definition.section, {})[definition.name] = value
+        tables.setdefault(definition.section, {})[definition.name] = value if _fits_json(value) else {}
     # Strict, so that slots = "4" is refused; as JSON, so that arrays, paths and networks need no hands of ours.
-    # TOML's dates are no setting's type: they become an object, which every setting refuses.
     try:
-        return Settings.model_validate_json(json.dumps(tables, default=lambda _: {}), strict=True)
+        return Settings.model_validate_json(json.dumps(tables), strict=True)
     except ValidationError as error:
         told: dict[str, ConfigError] = {}
         for details in error.errors(include_url=False, include_input=False):
@@ -97,6 +102,15 @@ def _validated(found: Layer, problems: list[ConfigError]) -> Settings | None:
                 told.setdefault(key, _problem(key, found.get(key), hint))
         problems += told.values()
         return None
+
+
+def _fits_json(value: Any) -> bool:
+    """False for TOML's dates and for variables that are not UTF-8: an object, which no setting takes, stands for them."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _reasons(location: tuple[int | str, ...], context: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -77,6 +77,8 @@ def _read(key: str, value: str, path: Path, *, guarded: bool) -> str:
             os.close(descriptor)
     except OSError as error:
         raise ConfigError(key, value, f"{error.strerror}: name a file that this user can read") from None
+    except ValueError:  # a NUL in it
+        raise ConfigError(key, value, "not a path: name a file that this user can read") from None
     if len(content) > MAX_SECRET_BYTES:
         raise ConfigError(key, value, f"longer than {MAX_SECRET_BYTES} bytes: this is no secret")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -86,7 +86,7 @@ class Engine:
         self._settings = settings
         self._queue: WindowQueue[_Item] = WindowQueue()
         self._arrived = asyncio.Condition()
-        self._stack = ExitStack()
+        self._stack = AsyncExitStack()
         self._slots = [
             _Slot(
                 number,
@@ -102,9 +102,9 @@ class Engine:
         ]
 
     async def __aenter__(self) -> Self:
-        with ExitStack() as stack:
+        async with AsyncExitStack() as stack:
             for slot in self._slots:
-                stack.callback(slot.child.kill)
+                stack.push_async_callback(slot.child.close)
             async with asyncio.TaskGroup() as group:
                 for slot in self._slots:
                     group.create_task(self._restart(slot))
@@ -112,7 +112,7 @@ class Engine:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stack.close()
+        await self._stack.aclose()
 
     async def run(self) -> None:
         """Serve the queue until cancelled; ServiceError when a slot cannot be brought up again."""

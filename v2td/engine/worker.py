@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,10 @@ def setup(request: ModelRequest) -> None:
     global _model  # noqa: PLW0603 (process lifetime = model lifetime)
     os.environ["OMP_NUM_THREADS"] = str(request.threads)  # read when CTranslate2 is loaded, so before the import
     from faster_whisper import WhisperModel  # noqa: PLC0415
+    from tqdm import tqdm  # noqa: PLC0415
 
+    # faster-whisper makes a (hidden) progress bar, whose default lock is a semaphore that a killed child leaks.
+    tqdm.set_lock(threading.RLock())
     _model = WhisperModel(
         str(request.path),
         device=request.device,

@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from v2td.config.settings import Network
-
+Network = IPv4Network | IPv6Network
 # (family, type, protocol, canonical name, address), as getaddrinfo has it
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 SocketFactory = Callable[[AddressInfo], socket.socket]

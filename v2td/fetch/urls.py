@@ -75,7 +75,7 @@ def parse_http(url: str, settings: FetchSettings) -> HttpSource:
         raise _forbidden("the URL holds a control character")
     match = _HTTP.match(url)
     if match is None:
-        raise _forbidden(f"{redacted(url)} is not plain http(s)://host[:port]/…, without user name, host in ASCII (punycode)")
+        raise _forbidden(f"{redacted(url)} is not http(s)://host[:port]/… (no user name, the host in ASCII)")
     scheme = _scheme(url)
     host = match["host"].strip("[]").lower()
     port = int(match["port"]) if match["port"] else DEFAULT_PORTS[scheme]
@@ -153,5 +153,5 @@ def _is_listed(host: str, patterns: tuple[str, ...]) -> bool:
     return False
 
 
-def raise _forbidden(reason: str) -> Never:
-    raise JobError(ErrorClass.URL_FORBIDDEN, reason)
+def _forbidden(reason: str) -> JobError:
+    return JobError(ErrorClass.URL_FORBIDDEN, reason)

@@ -111,7 +111,7 @@ class Decoders:
             )
             self._folder = Path(stack.enter_context(folder))
             for slot in self._slots:
-                stack.callback(slot.child.kill)
+                stack.push_async_callback(slot.child.close)
             async with asyncio.TaskGroup() as group:
                 for slot in self._slots:
                     group.create_task(slot.child.restart())
