@@ -1,0 +1,109 @@
+"""A transcript as a file: txt, json, srt, vtt, tsv, as openai-whisper writes them. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from v2td.jobs import Segment, Word
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a file is written from; times in seconds of the recording."""
+
+    segments: tuple[Segment, ...]
+    language: str | None
+    duration_seconds: float  # of the recording
+    model: str
+
+
+def _txt(document: Document) -> str:
+    return "".join(f"{_line(segment)}\n" for segment in document.segments)
+
+
+def _json(document: Document) -> str:
+    content = {
+        "text": " ".join(filter(None, map(_line, document.segments))),
+        "language": document.language,
+        "duration": document.duration_seconds,
+        "model": document.model,
+        "segments": [_segment(index, segment) for index, segment in enumerate(document.segments)],
+    }
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _srt(document: Document) -> str:
+    return "".join(
+        f"{number}\n{_clock(segment.start, ',')} --> {_clock(segment.end, ',')}\n{_cue(segment)}\n\n"
+        for number, segment in enumerate(document.segments, start=1)
+    )
+
+
+def _vtt(document: Document) -> str:
+    cues = (
+        f"{_short_clock(segment.start)} --> {_short_clock(segment.end)}\n{_cue(segment)}\n\n"
+        for segment in document.segments
+    )
+    return "WEBVTT\n\n" + "".join(cues)
+
+
+def _tsv(document: Document) -> str:
+    rows = (
+        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{_line(segment).replace(chr(9), ' ')}\n"
+        for segment in document.segments
+    )
+    return "start\tend\ttext\n" + "".join(rows)
+
+
+FORMATS: Mapping[str, Callable[[Document], str]] = MappingProxyType(
+    {"txt": _txt, "json": _json, "srt": _srt, "vtt": _vtt, "tsv": _tsv}
+)
+
+
+def _line(segment: Segment) -> str:
+    # One line: an empty line would end a cue, any line break a row.
+    return " ".join(segment.text.splitlines()).strip()
+
+
+def _cue(segment: Segment) -> str:
+    return _line(segment).replace("-->", "->")  # the arrow marks a cue's times
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _clock(seconds: float, mark: str) -> str:
+    minutes, milliseconds = divmod(_milliseconds(seconds), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
+
+
+def _short_clock(seconds: float) -> str:
+    return _clock(seconds, ".").removeprefix("00:")
+
+
+def _segment(index: int, segment: Segment) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "id": index,
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "temperature": segment.temperature,
+        "avg_logprob": segment.avg_logprob,
+        "compression_ratio": segment.compression_ratio,
+        "no_speech_prob": segment.no_speech_prob,
+    }
+    if segment.channel is not None:
+        content["channel"] = segment.channel
+    if segment.words is not None:
+        content["words"] = [_word(word) for word in segment.words]
+    return content
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {"word": word.text, "start": word.start, "end": word.end, "probability": word.probability}

@@ -1,0 +1,113 @@
+"""A Kafka record becomes jobs, or the failures that it ends as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from v2td.config.settings import MessageSettings
+from v2td.errors import ErrorClass, JobError
+from v2td.jobs import Coordinates, Failure, Job, Options, SourceRecord
+from v2td.messages import cloudevents, notifications
+from v2td.messages.request import MAX_ID, MAX_URL, Request, parse_request
+from v2td.messages.storable import is_storable
+from v2td.messages.strict_json import parse
+from v2td.messages.urls import without_secrets
+
+
+def jobs_of(
+    record: SourceRecord, coordinates: Coordinates, *, settings: MessageSettings, model: str
+) -> tuple[Job | Failure, ...]:
+    """Return what the record asks for: one job, or one for each new object that a notification tells of.
+
+    `coordinates` are the record's; each element carries its own record_index. `model` is the name of the
+    engine's model. An expired job is a job here. Never raises, whatever the record holds: what is bad is a
+    Failure, and does not spoil its neighbours. Empty when a notification tells of no new object.
+    """
+    try:
+        entries, fields_of = _entries(record.value, settings.max_bytes)
+    except JobError as error:
+        return (_failure(error, coordinates, record, {}),)
+    return tuple(
+        _job_or_failure(
+            entry, fields_of, replace(coordinates, record_index=index), record, settings=settings, model=model
+        )
+        for index, entry in entries
+    )
+
+
+def _entries(value: bytes | None, max_bytes: int) -> tuple[Sequence[tuple[int, Any]], Callable[[Any], dict[str, Any]]]:
+    """Return the numbered jobs of a message as they stand there, and what makes job fields of one."""
+    message = _as_object(parse(value, max_bytes))
+    if cloudevents.is_cloudevent(message):
+        message = _as_object(cloudevents.data_of(message, max_bytes))
+    if notifications.is_notification(message):
+        return notifications.created(message), notifications.job_fields
+    return [(0, message)], dict
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise JobError(ErrorClass.BAD_MESSAGE, "not a JSON object")
+    return value
+
+
+def _job_or_failure(
+    entry: Any,
+    fields_of: Callable[[Any], dict[str, Any]],
+    coordinates: Coordinates,
+    record: SourceRecord,
+    *,
+    settings: MessageSettings,
+    model: str,
+) -> Job | Failure:
+    fields: dict[str, Any] = {}
+    try:
+        fields = fields_of(entry)
+        request = parse_request(fields, ignore_unknown_keys=settings.unknown_keys == "ignore", model=model)
+    except JobError as error:
+        return _failure(error, coordinates, record, fields)
+    return _job(request, coordinates, record)
+
+
+def _job(request: Request, coordinates: Coordinates, record: SourceRecord) -> Job:
+    options = Options(
+        language=request.language,
+        languages=tuple(request.languages),
+        task=request.task,
+        prompt=request.prompt,
+        hotwords=request.hotwords,
+        beam_size=request.beam_size,
+        word_timestamps=request.word_timestamps,
+    )
+    return Job(
+        coordinates=coordinates,
+        audio_url=request.audio_url,
+        options=options,
+        job_id=request.id,
+        priority=request.priority,
+        tenant=request.tenant,
+        expires_at=request.expires_at,
+        metadata=request.metadata,
+        record=record,
+    )
+
+
+def _failure(error: JobError, coordinates: Coordinates, record: SourceRecord, fields: dict[str, Any]) -> Failure:
+    audio_url = _readable(fields.get("audio_url"), MAX_URL)
+    return Failure(
+        coordinates=coordinates,
+        error_class=error.error_class,
+        reason=error.reason,
+        attempts=1,
+        record=record,
+        job_id=_readable(fields.get("id"), MAX_ID),
+        audio_url=None if audio_url is None else without_secrets(audio_url),
+    )
+
+
+def _readable(value: Any, max_length: int) -> str | None:
+    """What a row can keep of a message that was refused: text that is good by itself."""
+    good = isinstance(value, str) and 0 < len(value) <= max_length and is_storable(value)
+    return value if good else None

@@ -1,0 +1,191 @@
+"""What a message may say: the one definition, from which parser and JSON Schema come."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.config import JsonDict
+from pydantic_core import ErrorDetails, PydanticCustomError
+from typing_extensions import TypeAliasType
+
+from v2td.errors import ErrorClass, JobError
+from v2td.jobs import Task
+from v2td.messages.languages import LANGUAGES
+from v2td.messages.storable import storable
+from v2td.messages.strict_json import shown
+
+MAX_ID = 256
+MAX_KEY = 1024
+MAX_URL = 8192
+MAX_PROMPT = 4096
+_PROBLEMS_SHOWN = 3
+
+# Keys whose feature comes with a later issue: validated, but refused unless they say what holds anyway.
+NOT_YET = (
+    "condition_on_previous_text",
+    "multilingual",
+    "channels",
+    "provider",
+    "webhook_url",
+    "output",
+)
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _language(code: str) -> str:
+    if code in LANGUAGES:
+        return code
+    guess = code[:2].lower()
+    hint = f"did you mean {guess!r}?" if guess in LANGUAGES else "Whisper's codes look like 'en' or 'vi'"
+    raise PydanticCustomError(
+        "unknown_language", "unknown language {code}; {hint}", {"code": shown(code), "hint": hint}
+    )
+
+
+def _instant(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise PydanticCustomError("instant_type", "Input should be a string")
+    problem = PydanticCustomError("instant", "not an RFC 3339 time with an offset, such as 2030-01-31T12:00:00Z")
+    if not _RFC_3339.fullmatch(value):
+        raise problem
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise problem from None
+
+
+# `storable` goes before pydantic, whose own word on a lone surrogate names neither it nor its place.
+_NO_NUL: JsonDict = {"pattern": "^[^\\u0000]*$"}
+Name = Annotated[str, Field(min_length=1, max_length=MAX_ID, json_schema_extra=_NO_NUL), BeforeValidator(storable)]
+Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY, json_schema_extra=_NO_NUL), BeforeValidator(storable)]
+Url = Annotated[str, Field(min_length=1, max_length=MAX_URL, json_schema_extra=_NO_NUL), BeforeValidator(storable)]
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT, json_schema_extra=_NO_NUL), BeforeValidator(storable)]
+Language = TypeAliasType(
+    "Language", Annotated[str, AfterValidator(_language), Field(json_schema_extra={"enum": list(LANGUAGES)})]
+)
+Instant = Annotated[datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+Metadata = Annotated[dict[str, Any], BeforeValidator(storable)]
+Format = Literal["txt", "json", "srt", "vtt", "tsv"]
+
+
+class Part(BaseModel):
+    """Strict (no coercion), frozen, unknown keys refused."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Output(Part):
+    """Where the transcript goes besides Postgres."""
+
+    bucket: Name = Field(description="Bucket of the configured object store.")
+    key: Key = Field(description="Key without the format's suffix.")
+    formats: Annotated[list[Format], Field(min_length=1, max_length=5)] = Field(description="Files to write.")
+
+
+class Request(Part):
+    """A recording to transcribe. null means the same as leaving a key out."""
+
+    audio_url: Url = Field(
+        description="Where the recording is: http, https, s3 (the key as it is, not percent-encoded) or, under "
+        "configured roots, file.",
+        examples=["https://example.com/call.mp3", "s3://recordings/2030/call 1.wav"],
+    )
+    id: Name | None = Field(None, description="The producer's own name for the job; need not be unique.")
+    language: Language | None = Field(None, description="Spoken language; detected when absent.", examples=["en"])
+    languages: Annotated[list[Language], Field(max_length=len(LANGUAGES))] = Field(
+        [], description="Languages that detection may choose from; all when empty.", examples=[["en", "vi"]]
+    )
+    task: Task = Field("transcribe", description="translate: the text comes in English.")
+    prompt: Prompt | None = Field(None, description="Text that the model takes as spoken before.")
+    hotwords: Prompt | None = Field(None, description="Words to expect, such as names.")
+    beam_size: Annotated[int, Field(ge=1, le=16)] | None = Field(None, description="Beams; engine.beam_size if absent.")
+    word_timestamps: bool = Field(False, description="Keep start, end and probability of each word.")
+    condition_on_previous_text: bool = Field(False, description="Let each window read what the one before said.")
+    multilingual: bool = Field(False, description="Detect the language in every window.")
+    channels: Literal["mix", "split"] = Field("mix", description="split: transcribe each channel by itself.")
+    priority: Annotated[int, Field(ge=0, le=9)] = Field(5, description="0 is most urgent.")
+    provider: Name = Field("local", description="Who transcribes.")
+    model: Name | None = Field(None, description="The model expected; refused when it is not engine.model.")
+    tenant: Name | None = Field(None, description="Whose recording this is.")
+    expires_at: Instant | None = Field(
+        None,
+        description="RFC 3339 time with an offset; a job that begins later fails as `expired`.",
+        examples=["2030-01-31T12:00:00+07:00"],
+    )
+    webhook_url: Url | None = Field(None, description="Who is told of the end.")
+    output: Output | None = Field(None, description="Files to write besides the rows.")
+    metadata: Metadata = Field({}, description="Kept with the transcript, equal as a JSON value.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in fields.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _language_is_allowed(self) -> Self:
+        if self.language and self.languages and self.language not in self.languages:
+            raise PydanticCustomError("language_not_allowed", "language is not one of languages")
+        return self
+
+
+def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, model: str) -> Request:
+    """Check the keys of a job message; `model` is the name of the engine's.
+
+    Raises:
+        JobError: bad_message when a key is unknown, missing or of a wrong type; bad_field when a value is one
+            that no feature or database can take.
+    """
+    unknown = [key for key in fields if key not in Request.model_fields]
+    if unknown and not ignore_unknown_keys:
+        raise JobError(ErrorClass.BAD_MESSAGE, _unknown_keys(unknown))
+    try:
+        request = Request.model_validate({key: fields[key] for key in fields if key in Request.model_fields})
+    except ValidationError as error:
+        raise _job_error(error.errors(include_url=False, include_context=False)) from None
+    for key in NOT_YET:
+        if getattr(request, key) != Request.model_fields[key].default:
+            raise JobError(ErrorClass.BAD_FIELD, f"{key}: not supported yet")
+    if request.model not in (None, model):
+        raise JobError(ErrorClass.BAD_FIELD, f"model: {shown(str(request.model))} is not the one loaded, {model!r}")
+    return request
+
+
+def _unknown_keys(unknown: list[str]) -> str:
+    guesses = get_close_matches(unknown[0], Request.model_fields, n=1, cutoff=0.5)
+    guess = f"; did you mean {guesses[0]!r}?" if guesses else ""
+    more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
+    return f"unknown key {shown(unknown[0])}{guess}{more}"
+
+
+def _job_error(problems: list[ErrorDetails]) -> JobError:
+    malformed = [problem for problem in problems if _is_malformed(problem)]
+    told = [f"{_place(problem)}{problem['msg']}" for problem in (malformed or problems)[:_PROBLEMS_SHOWN]]
+    return JobError(ErrorClass.BAD_MESSAGE if malformed else ErrorClass.BAD_FIELD, "; ".join(told))
+
+
+def _is_malformed(problem: ErrorDetails) -> bool:
+    kind = problem["type"]
+    if kind == "literal_error":
+        return not isinstance(problem["input"], str)
+    no_url = problem["loc"] == ("audio_url",) and kind == "string_too_short"
+    return no_url or kind in ("missing", "extra_forbidden") or kind.endswith("_type")
+
+
+def _place(problem: ErrorDetails) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+    return f"{path.removeprefix('.')}: " if path else ""
