@@ -83,7 +83,6 @@ def _resolve_secrets(found: Layer, environ: Mapping[str, str], problems: list[Co
                 found[key] = Found(resolve(key, value, environ), source)
             except ConfigError as error:
                 problems.append(ConfigError(key, f"{value} ({source})", error.hint))
-                del found[key]
 
 
 def _validated(found: Layer, problems: list[ConfigError]) -> Settings | None:
@@ -96,16 +95,17 @@ def _validated(found: Layer, problems: list[ConfigError]) -> Settings | None:
     try:
         return Settings.model_validate_json(json.dumps(tables), strict=True)
     except ValidationError as error:
-        told: dict[str, ConfigError] = {}
+        told = {problem.field for problem in problems}
         for details in error.errors(include_url=False, include_input=False):
             for key, hint in _reasons(details["loc"], details.get("ctx", {})):
-                told.setdefault(key, _problem(key, found.get(key), hint))
-        problems += told.values()
+                if key not in told:
+                    problems.append(_problem(key, found.get(key), hint))
+                    told.add(key)
         return None
 
 
 def _fits_json(value: Any) -> bool:
-    """False for TOML's dates and for variables that are not UTF-8: an object, which no setting takes, stands for them."""
+    """False for TOML's dates and variables that are not UTF-8; an object, which no setting takes, stands for them."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except (TypeError, UnicodeEncodeError):

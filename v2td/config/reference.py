@@ -71,12 +71,12 @@ setting (`LoadCredential=database.dsn:/path`) is used.
 
 
 def toml_value(value: Any) -> str:
-    """A boolean, number, string or list of them as TOML; JSON's strings are TOML's."""
+    """A boolean, number, string or list of them as TOML; JSON's strings are TOML's but for DEL."""
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:_}" if value >= 10_000 else str(value)
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def config_toml() -> str:
