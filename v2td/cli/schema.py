@@ -6,7 +6,7 @@ import json
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Print the JSON Schemas that producers can check against.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()

@@ -34,7 +34,7 @@ MAX_URL = 8192
 MAX_PROMPT = 4096
 _PROBLEMS_SHOWN = 3
 
-# Keys whose feature comes with a later issue: validated, but refused unless they say what holds anyway.
+# Keys whose feature is still to come: validated, then refused unless they hold their default.
 NOT_YET = (
     "condition_on_previous_text",
     "multilingual",

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+
+from v2td.formats import FORMATS, Document
+from v2td.jobs import Segment, Word
+from v2td.messages.request import Format
+
+
+def segment(
+    start: float, end: float, text: str, *, channel: int | None = None, words: tuple[Word, ...] | None = None
+) -> Segment:
+    return Segment(start, end, text, -0.25, 0.5, 1.5, 0.0, words, channel)
+
+
+DOCUMENT = Document(
+    (
+        segment(0.0, 2.0004, " Hello there."),
+        segment(61.5, 3599.9996, " a --> b\tc", channel=1),
+        segment(3661.25, 360_000.0, " Xin chào\n\nbạn ", words=(Word(3661.25, 3662.0, " Xin", 0.75),)),
+    ),
+    language="en",
+    duration_seconds=360_001.5,
+    model="demo",
+)
+EMPTY = Document((), None, 0.0, "demo")
+
+
+def test_the_formats_are_those_a_message_may_name() -> None:
+    assert tuple(FORMATS) == get_args(Format)
+
+
+TXT = "Hello there.\na --> b\tc\nXin chào  bạn\n"
+
+SRT = """\
+1
+00:00:00,000 --> 00:00:02,000
+Hello there.
+
+2
+00:01:01,500 --> 01:00:00,000
+a -> b\tc
+
+3
+01:01:01,250 --> 100:00:00,000
+Xin chào  bạn
+
+"""
+
+VTT = """\
+WEBVTT
+
+00:00.000 --> 00:02.000
+Hello there.
+
+01:01.500 --> 01:00:00.000
+a -> b\tc
+
+01:01:01.250 --> 100:00:00.000
+Xin chào  bạn
+
+"""
+
+TSV = """\
+start\tend\ttext
+0\t2000\tHello there.
+61500\t3600000\ta --> b c
+3661250\t360000000\tXin chào  bạn
+"""
+
+
+@pytest.mark.parametrize(("name", "expected"), [("txt", TXT), ("srt", SRT), ("vtt", VTT), ("tsv", TSV)])
+def test_known_outputs(name: str, expected: str) -> None:
+    assert FORMATS[name](DOCUMENT) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("txt", ""), ("srt", ""), ("vtt", "WEBVTT\n\n"), ("tsv", "start\tend\ttext\n")]
+)
+def test_nothing_said(name: str, expected: str) -> None:
+    assert FORMATS[name](EMPTY) == expected
+
+
+def test_json_says_everything() -> None:
+    written = FORMATS["json"](DOCUMENT)
+    assert "chào" in written
+    content = json.loads(written)
+    assert {key: content[key] for key in ("text", "language", "duration", "model")} == {
+        "text": "Hello there. a --> b\tc Xin chào  bạn",
+        "language": "en",
+        "duration": 360_001.5,
+        "model": "demo",
+    }
+    first, second, third = content["segments"]
+    assert first == {
+        "id": 0,
+        "start": 0.0,
+        "end": 2.0004,
+        "text": " Hello there.",
+        "temperature": 0.0,
+        "avg_logprob": -0.25,
+        "compression_ratio": 1.5,
+        "no_speech_prob": 0.5,
+    }
+    assert second["channel"] == 1
+    assert third["words"] == [{"word": " Xin", "start": 3661.25, "end": 3662.0, "probability": 0.75}]
+    assert json.loads(FORMATS["json"](EMPTY)) == {
+        "text": "",
+        "language": None,
+        "duration": 0.0,
+        "model": "demo",
+        "segments": [],
+    }
