@@ -21,7 +21,7 @@ _HEAP = "-Xmx512m"
 _START_SECONDS = 60.0
 
 _POM = f"""<?xml version="1.0" encoding="UTF-8"?>
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>v2td</groupId>
   <artifactId>test-kafka</artifactId>

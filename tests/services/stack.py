@@ -17,6 +17,7 @@ from tests.services.processes import Process, alive, stop, this_process
 from tests.services.state import Services, State
 
 _ANSWER_SECONDS = 10.0
+_RUNS_WITH_LOGS = 10
 
 T = TypeVar("T")
 
@@ -75,11 +76,18 @@ def down(file: Path) -> list[str]:
 
 
 def sweep() -> None:
-    """Takes down the sets of ``run`` commands that were killed before they could do so themselves."""
+    """Takes down the sets of ``run`` commands that were killed before they could do so themselves.
+
+    Of the logs of ended ``run`` commands the newest few stay.
+    """
     for file in state.FOLDER.glob("run-*.json"):
         found = state.read(file)
         if found and found.owner and not alive(found.owner):
             down(file)
+    logs = sorted((state.FOLDER / "logs").glob("run-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for folder in logs[_RUNS_WITH_LOGS:]:
+        if not (state.FOLDER / f"{folder.name}.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def unanswered(services: Services) -> dict[str, str]:
