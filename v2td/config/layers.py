@@ -174,7 +174,7 @@ def _whole(environ: Mapping[str, str], name: str, problems: list[ConfigError]) -
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        problems.append(ConfigError(name, shown(text), "expected whole number, ≥ 0"))
+        problems.append(ConfigError(name, shown(text), "expected whole number ≥ 0"))
         return None
     return int(text)
 
