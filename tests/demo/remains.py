@@ -56,6 +56,8 @@ def shared_memory_of(pids: set[int]) -> list[str]:
     return [line for line in lines if int(line.split()[4]) in pids]
 
 
-def maps_shared_memory_files(pid: int) -> bool:
-    """Whether the process has a file of /dev/shm in its memory."""
-    return "/dev/shm/" in Path(f"/proc/{pid}/maps").read_text()
+def shared_memory_files(pids: set[int]) -> set[Path]:
+    """The files of /dev/shm that one of the processes has in its memory and that still have a name there."""
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in pids if psutil.pid_exists(pid)]
+    names = {line.split(maxsplit=5)[5] for text in maps for line in text.splitlines() if " /dev/shm/" in line}
+    return {path for name in names if (path := Path(name)).exists()}

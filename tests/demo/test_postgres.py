@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.demo.remains import maps_shared_memory_files, processes_of, shared_memory_of, system_state, wait_until_gone
+from tests.demo.remains import processes_of, shared_memory_files, shared_memory_of, system_state, wait_until_gone
 from v2td.demo import postgres as module
 from v2td.demo.folder import demo_folder
 from v2td.demo.postgres import postgres
@@ -50,7 +50,7 @@ async def test_it_serves_and_leaves_nothing() -> None:
             processes = processes_of(folder)
             pids = {process.pid for process in processes}
             assert processes
-            assert not any(maps_shared_memory_files(pid) for pid in pids)
+            assert shared_memory_files(pids) == set()
             assert stat.S_IMODE((folder / "postgres").stat().st_mode) == 0o700
         assert wait_until_gone(processes, 0) == []
         assert shared_memory_of(pids) == []

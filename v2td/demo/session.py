@@ -65,9 +65,9 @@ async def session() -> AsyncIterator[Session]:
         database = await stack.enter_async_context(postgres(folder))
         admin_port = _free_port()
         config, log = folder / "config.toml", folder / "daemon.log"
-        settings = _settings(folder, bootstrap_servers, web_port, database.dsn, admin_port)
+        settings = generated_settings(folder, bootstrap_servers, web_port, database.dsn, admin_port)
         config.touch(mode=0o600, exist_ok=False)
-        config.write_text(_as_toml(settings), encoding="utf-8")
+        config.write_text(as_toml(settings), encoding="utf-8")
         daemon = await stack.enter_async_context(
             running(
                 [sys.executable, "-m", "v2td", "run", "--config", str(config)], log, DAEMON_DEATH, env=_environment()
@@ -88,7 +88,7 @@ async def session() -> AsyncIterator[Session]:
         yield started
 
 
-def _settings(
+def generated_settings(
     folder: Path, bootstrap_servers: str, web_port: int, dsn: str, admin_port: int
 ) -> dict[str, dict[str, Any]]:
     """What differs from the defaults; all that the daemon writes stays inside the demo's folder."""
@@ -114,7 +114,7 @@ def _settings(
     }
 
 
-def _as_toml(settings: dict[str, dict[str, Any]]) -> str:
+def as_toml(settings: dict[str, dict[str, Any]]) -> str:
     """JSON writes strings, numbers and lists of them as TOML does."""
     tables = (
         "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""])
