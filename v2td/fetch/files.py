@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import stat
@@ -13,6 +14,8 @@ from v2td.config import FetchSettings
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import Audio
 from v2td.metrics import FETCHED_BYTES
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 async def read(path: Path, settings: FetchSettings) -> Audio:
@@ -29,8 +32,7 @@ async def read(path: Path, settings: FetchSettings) -> Audio:
 def _read(path: Path, roots: Sequence[Path], max_bytes: int) -> Audio:
     resolved = _resolved(path, roots)
     try:
-        # Not blocking: opening a FIFO would wait for a writer.
-        with open(os.open(resolved, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 (a descriptor with flags of its own)
+        with open(resolved, "rb", opener=_open) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise JobError(ErrorClass.URL_FORBIDDEN, "not a regular file")
@@ -38,10 +40,16 @@ def _read(path: Path, roots: Sequence[Path], max_bytes: int) -> Audio:
                 raise JobError(ErrorClass.TOO_LARGE, f"larger than fetch.max_bytes ({max_bytes})")
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return Audio(resolved, file.tell(), digest, temporary=False)
-    except (FileNotFoundError, NotADirectoryError):
-        raise JobError(ErrorClass.NOT_FOUND, "no such file") from None
+    except IsADirectoryError:
+        raise JobError(ErrorClass.URL_FORBIDDEN, "not a regular file") from None
     except OSError as error:
-        raise JobError(ErrorClass.ACCESS_DENIED, f"cannot be read: {error.strerror}") from None
+        error_class = ErrorClass.NOT_FOUND if error.errno in _ABSENT else ErrorClass.ACCESS_DENIED
+        raise JobError(error_class, f"cannot be read: {error.strerror}") from None
+
+
+def _open(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _resolved(path: Path, roots: Sequence[Path]) -> Path:

@@ -123,7 +123,9 @@ class ObjectStore:
                 # Checksum headers beyond the signature would have to be sent along with a presigned URL.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                proxies={},
+                retries={"mode": "standard", "total_max_attempts": 2},
+                connect_timeout=5,
+                proxies={},  # none from the environment, as for downloads
             ),
         )
 

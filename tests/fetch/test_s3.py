@@ -1,0 +1,212 @@
+"""Against a real MinIO: signatures are checked there, odd keys are stored there."""
+
+import hashlib
+import ssl
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.fetch.conftest import MakeDownloader, Serve, answer
+from tests.services.state import Services
+from v2td.config import S3Settings
+from v2td.errors import ErrorClass, JobError, ServiceError, TransientJobError
+from v2td.fetch import ObjectStore
+from v2td.fetch.urls import S3Source
+from v2td.metrics import FETCHED_BYTES
+
+
+@pytest.fixture
+def settings(services: Services) -> S3Settings:
+    return S3Settings(
+        endpoint_url=services.s3_endpoint,
+        region=services.s3_region,
+        access_key=services.s3_access_key,
+        secret_key=SecretStr(services.s3_secret_key),
+    )
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    file = tmp_path / "recording.wav"
+    file.write_bytes(b"RIFF" * 100_000)
+    return file
+
+
+def local(serving: str, **values: object) -> S3Settings:
+    """Settings for a stand-in server that says what MinIO will not say on demand."""
+    keys = {"endpoint_url": serving, "access_key": "key", "secret_key": "canary-secret"}
+    return S3Settings.model_validate(keys | values)
+
+
+ODD_KEYS = [
+    "a.wav",
+    "deep/folder/a.wav",
+    "a=b;c.wav",
+    "with spaces and+plus.wav",
+    "äöü-tiếng-Việt-🎤.wav",
+    "question?mark.wav",
+    "hash#tag.wav",
+    "percent%2Fsign%.wav",
+    "quote'\"<>&|`^{}[]$!~,:@.wav",
+    "trailing space ",
+    "tab\tnew\nline.wav",
+    "//double//slash",
+    "…/dots...wav",
+]
+
+
+async def test_odd_keys_are_stored_and_fetched(
+    settings: S3Settings, bucket: str, make_downloader: MakeDownloader, tmp_path: Path
+) -> None:
+    downloader = await make_downloader(s3=settings, allowed_networks=())  # loopback, because the config names it
+    before = FETCHED_BYTES.labels("s3")._value.get()
+    async with ObjectStore(settings) as store:
+        for number, key in enumerate(ODD_KEYS):
+            content = f"content of {number}".encode()
+            file = tmp_path / "upload"
+            file.write_bytes(content)
+            await store.upload(file, bucket, key)
+            audio = await downloader.fetch(f"s3://{bucket}/{key}")
+            assert audio.path.read_bytes() == content, key
+            assert audio.sha256 == hashlib.sha256(content).hexdigest()
+            assert audio.temporary
+            downloader.discard(audio)
+    assert FETCHED_BYTES.labels("s3")._value.get() > before
+
+
+async def test_dots_in_a_key_are_not_resolved(
+    settings: S3Settings, bucket: str, make_downloader: MakeDownloader, recording: Path
+) -> None:
+    """MinIO knows no key with `..`; what matters is that another object is not fetched in its place."""
+    async with ObjectStore(settings) as store:
+        await store.upload(recording, bucket, "up.wav")
+    downloader = await make_downloader(s3=settings)
+    with pytest.raises(JobError) as caught:
+        await downloader.fetch(f"s3://{bucket}/dir/../up.wav")
+    assert not isinstance(caught.value, TransientJobError)
+
+
+async def test_dots_reach_the_server(serve: Serve, make_downloader: MakeDownloader) -> None:
+    server = await serve(answer(body=b"up"))
+    downloader = await make_downloader(s3=local(server.url("")), allowed_networks=())
+    await downloader.fetch("s3://bucket/dir/../up.wav")
+    assert server.requests[0].startswith("GET /bucket/dir/../up.wav?X-Amz-")
+
+
+async def test_missing(settings: S3Settings, bucket: str, make_downloader: MakeDownloader) -> None:
+    downloader = await make_downloader(s3=settings)
+    for url in (f"s3://{bucket}/missing.wav", f"s3://{bucket}-not/a.wav"):
+        with pytest.raises(JobError) as caught:
+            await downloader.fetch(url)
+        assert caught.value.error_class is ErrorClass.NOT_FOUND
+        assert "NoSuch" in caught.value.reason
+
+
+@pytest.mark.parametrize("wrong", [{"secret_key": SecretStr("canary-secret")}, {"access_key": "nobody"}])
+async def test_wrong_credentials(
+    wrong: dict[str, object], settings: S3Settings, bucket: str, make_downloader: MakeDownloader, recording: Path
+) -> None:
+    bad = settings.model_copy(update=wrong)
+    downloader = await make_downloader(s3=bad)
+    with pytest.raises(JobError) as caught:
+        await downloader.fetch(f"s3://{bucket}/a.wav")
+    assert caught.value.error_class is ErrorClass.ACCESS_DENIED
+    assert not isinstance(caught.value, TransientJobError)
+    async with ObjectStore(bad) as store:
+        for call in (store.check(), store.upload(recording, bucket, "a.wav")):
+            with pytest.raises(ServiceError, match=r"SignatureDoesNotMatch|InvalidAccessKeyId") as refused:
+                await call
+            assert "[s3]" in refused.value.hint
+            assert "canary" not in str(refused.value)
+
+
+async def test_check(settings: S3Settings, bucket: str) -> None:
+    async with ObjectStore(settings) as store:
+        assert "list of buckets" in await store.check()
+    async with ObjectStore(settings.model_copy(update={"upload_bucket": bucket})) as store:
+        assert bucket in await store.check()
+    async with ObjectStore(settings.model_copy(update={"upload_bucket": f"{bucket}-not"})) as store:
+        with pytest.raises(ServiceError, match="NoSuchBucket"):
+            await store.check()
+
+
+async def test_check_of_a_dead_endpoint() -> None:
+    async with ObjectStore(local("http://127.0.0.1:1")) as store:
+        with pytest.raises(ServiceError, match=r"127\.0\.0\.1:1"):
+            await store.check()
+
+
+async def test_allowed_buckets(settings: S3Settings, bucket: str, make_downloader: MakeDownloader) -> None:
+    downloader = await make_downloader(s3=settings.model_copy(update={"allowed_buckets": ("other",)}))
+    with pytest.raises(JobError) as caught:
+        await downloader.fetch(f"s3://{bucket}/a.wav")
+    assert caught.value.error_class is ErrorClass.URL_FORBIDDEN
+
+
+async def test_endpoint_is_private_for_other_urls(
+    settings: S3Settings, bucket: str, make_downloader: MakeDownloader
+) -> None:
+    """That the config names the store does not open it to http URLs of messages."""
+    downloader = await make_downloader(s3=settings, allowed_networks=())
+    with pytest.raises(JobError) as caught:
+        await downloader.fetch(f"{settings.endpoint_url}/{bucket}/a.wav")
+    assert caught.value.error_class is ErrorClass.URL_FORBIDDEN
+
+
+async def test_store_redirects_nowhere(serve: Serve, make_downloader: MakeDownloader) -> None:
+    listener = await serve(answer(body=b"inside"))
+    server = await serve(answer("307 Temporary Redirect", location=listener.url()))
+    downloader = await make_downloader(s3=local(server.url("")))
+    with pytest.raises(JobError) as caught:
+        await downloader.fetch("s3://bucket/a.wav")
+    assert caught.value.error_class is ErrorClass.HTTP_ERROR
+    assert listener.requests == []
+
+
+async def test_slow_down(serve: Serve, make_downloader: MakeDownloader) -> None:
+    body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+    server = await serve(answer("503 Slow Down", body=body, retry_after="3"))
+    downloader = await make_downloader(s3=local(server.url("")))
+    with pytest.raises(TransientJobError, match="SlowDown") as caught:
+        await downloader.fetch("s3://bucket/a.wav")
+    assert caught.value.retry_after == 3
+    assert "Signature" not in caught.value.reason
+
+
+async def test_virtual_addressing(serve: Serve, make_downloader: MakeDownloader) -> None:
+    async with ObjectStore(local("https://store.example:9000", addressing_style="virtual")) as store:
+        target = await store.presign(S3Source("my-bucket", "a.wav"))
+    assert (target.host, target.port) == ("my-bucket.store.example", 9000)
+    assert "canary" not in str(target)
+
+
+async def test_no_credentials(make_downloader: MakeDownloader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    downloader = await make_downloader(s3=S3Settings())
+    with pytest.raises(ServiceError, match="credentials"):
+        await downloader.fetch("s3://bucket/a.wav")
+
+
+async def test_private_ca(
+    serve: Serve, make_downloader: MakeDownloader, server_tls: ssl.SSLContext, certificate: Path, recording: Path
+) -> None:
+    server = await serve(answer(body=b"over TLS"), answer(), tls=server_tls)
+    trusting = local(server.url("", scheme="https"), ca_file=certificate)
+    audio = await (await make_downloader(s3=trusting)).fetch("s3://bucket/a.wav")
+    assert audio.size_bytes == 8
+    async with ObjectStore(trusting) as store:
+        await store.upload(recording, "bucket", "a.wav")
+    distrusting = local(server.url("", scheme="https"))
+    with pytest.raises(JobError) as caught:
+        await (await make_downloader(s3=distrusting)).fetch("s3://bucket/a.wav")
+    assert caught.value.error_class is ErrorClass.TLS_ERROR
+
+
+async def test_unusable_ca_file(make_downloader: MakeDownloader, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="ca_file"):
+        await make_downloader(s3=local("https://store.example", ca_file=tmp_path / "missing.pem"))
