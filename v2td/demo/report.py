@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from v2td.demo.session import Session
 from v2td.demo.verdict import Results
+
+TEXT_LENGTH = 140  # characters of a transcript in the table; the row has it all
 
 
 def print_results(results: Results, console: Console) -> None:
@@ -28,7 +32,7 @@ def print_results(results: Results, console: Console) -> None:
 def print_where_to_look(session: Session, console: Console) -> None:
     """Commands and addresses that work while the demo is up."""
     query = "SELECT job_id, text FROM transcriptions"
-    grid = Table.grid(padding=(0, 2))
+    console.print("Where to look further, while the demo is up:")
     for what, where in (
         ("rows", f'{session.psql} -c "{query}"'),
         ("metrics", f"{session.admin_url}/metrics"),
@@ -37,32 +41,29 @@ def print_where_to_look(session: Session, console: Console) -> None:
         ("log", str(session.log)),
         ("broker", session.bootstrap_servers),
     ):
-        grid.add_row(Text(what, style="bold"), Text(where, overflow="fold"))
-    console.print("Where to look further, while the demo is up:")
-    console.print(grid)
+        # Not wrapped by us: what is copied from a terminal must still be one line.
+        console.print(Text.assemble((f"  {what:<8} ", "bold"), where), soft_wrap=True)
 
 
 def print_how_to_play(session: Session, console: Console) -> None:
     """How to submit a job of one's own."""
     command = f"v2td submit --config {session.config} {session.audio_url}/en-01.flac"
     console.print("Submit jobs from another terminal (the demo model knows only sentences like these):")
-    console.print(Text(f"  {command}", overflow="fold"))
+    console.print(Text(f"  {command}"), soft_wrap=True)
 
 
 def _heard(results: Results) -> Table:
     table = Table(title="Transcribed", title_justify="left")
-    table.add_column("recording", no_wrap=True)
-    table.add_column("language")
-    table.add_column("seconds", justify="right")
-    table.add_column("took", justify="right")
-    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    for column in ("recording", "language", "seconds", "took"):
+        table.add_column(column, no_wrap=True, justify="right" if column in ("seconds", "took") else "left")
+    table.add_column("text")
     for result, heard in results.transcribed:
         table.add_row(
             result.job.name,
             heard.language,
             f"{heard.audio_seconds:.1f}",
             f"{heard.seconds_taken:.1f} s",
-            Text(heard.text),
+            Text(shorten(heard.text, TEXT_LENGTH, placeholder=" …")),
         )
     return table
 
