@@ -49,6 +49,7 @@ def configure(level: str = "info", form: Literal["auto", "console", "json"] = "a
     # These speak of every request or of every heartbeat at info.
     for noisy in ("aiokafka", "botocore", "aiobotocore", "faster_whisper", "asyncio", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)  # ten errors a second while a topic is missing
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

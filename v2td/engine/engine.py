@@ -211,6 +211,8 @@ class Engine:
                 await self._replace(slot, "memory")
 
     async def _hear(self, slot: _Slot, item: _Item) -> None:
+        if item.done.done():  # its job left while this slot was looking after its process
+            return
         start = time.monotonic()
         deadline = self._settings.window_seconds_base + self._settings.window_seconds_factor * item.seconds
         item.hearing.on_progress()

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ class Speech:
         self.windows: AsyncIterator[Window]
         self.audio_seconds = 0.0
         self.speech_seconds = 0.0
+        self.decode_seconds = 0.0  # waiting for the decoder child included
         self.truncated = False
 
     def _restart(self) -> None:
@@ -170,7 +172,9 @@ class Decoders:
             generation = await slot.open_recording(token, self._request(audio, speech), settings.deadline_seconds)
             last = False
             while not last:
+                asked = time.monotonic()
                 piece = await slot.next_piece(token, generation, settings.deadline_seconds)
+                speech.decode_seconds += time.monotonic() - asked
                 last = piece.last
                 speech._count(piece)  # noqa: SLF001
                 self._check_damage(piece)

@@ -1,0 +1,215 @@
+"""The composition root: opens the rooms in order, runs them, drains on a signal, closes them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from v2td import __version__, admin, duties, store, systemd
+from v2td.config import LoadedConfig, Settings
+from v2td.engine import Engine, Plan, find_model, plan, read_machine
+from v2td.errors import ServiceError
+from v2td.fetch import Downloader
+from v2td.intake import DeadLetters, Intake
+from v2td.logs import get_logger
+from v2td.pipeline import Pipeline, Rooms
+from v2td.speech import Decoders
+
+log = get_logger(__name__)
+
+SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
+EXTEND_SECONDS = 15.0  # while draining, ask systemd for this much more time, three times as often
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """Everything that is open while the daemon runs."""
+
+    settings: Settings
+    plan: Plan
+    database: store.Database
+    rooms: Rooms
+    intake: Intake
+    began: float  # time.monotonic()
+
+    def not_alive(self) -> str | None:
+        """Say what hangs; None when nothing does. Kafka and Postgres being away is no reason."""
+        if self.rooms.engine.stalled(duties.STALL_SECONDS):
+            return "a slot is not looked after"
+        return "the poll loop hangs" if self.intake.stalled(duties.STALL_SECONDS) else None
+
+    def not_ready(self) -> str | None:
+        """Say why no work is done now; None when it is."""
+        if not self.intake.joined.is_set():
+            return "the consumer group is not joined yet"
+        if self.intake.stopping:
+            return "stopping"
+        return None if self.rooms.writer.healthy.is_set() else "Postgres is in trouble"
+
+    def status(self) -> dict[str, Any]:
+        """Return what /status shows."""
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self.began, 1),
+            "ready": self.not_ready() is None,
+            "not_ready_because": self.not_ready(),
+            "model": self.settings.engine.model,
+            "in_flight": self.intake.in_flight,
+            "database_healthy": self.rooms.writer.healthy.is_set(),
+            "partitions": self.intake.status(),
+            **self.rooms.engine.status(),
+        }
+
+
+async def run(config: LoadedConfig) -> None:
+    """Run until SIGTERM or SIGINT, then drain; ServiceError when we cannot go on."""
+    settings = config.settings
+    stop = _stop_on_signals()
+    systemd.notify(systemd.status("starting: loading the model, joining the group"))
+    try:
+        async with _opened(settings) as daemon, admin_endpoint(daemon):
+            await _serve(daemon, stop)
+            _close_within(settings.pipeline.stop_seconds)
+    except* ServiceError as group:
+        raise _first(group) from None
+    log.info("stopped")
+
+
+def admin_endpoint(daemon: Daemon) -> contextlib.AbstractAsyncContextManager[object]:
+    """Return the admin server, or nothing when it is turned off."""
+    settings = daemon.settings.admin
+    if not settings.enabled:
+        return contextlib.nullcontext()
+    return admin.serve(settings, admin.View(daemon.not_alive, daemon.not_ready, daemon.status))
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
+    """Open everything that a job needs: the slow and the likely to fail first."""
+    model = find_model(settings.engine)
+    layout = plan(read_machine(), settings.engine)
+    log.info("slots planned", slots=len(layout.slots), reasons=layout.reasons)
+    await _schema_is_there(settings)
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        database = await enter(store.open_database(settings.database))
+        async with database.acquire() as connection:
+            await store.ensure_partitions(connection, settings.database.partitions_ahead)
+        downloader = await enter(Downloader(settings.fetch, settings.s3))
+        decoder_count = settings.speech.decoders or max(1, len(layout.slots) // SLOTS_PER_DECODER)
+        decoders = await enter(Decoders(settings.speech, decoder_count))
+        engine = await enter(Engine(settings.engine, layout, model))
+        dead_letters = await enter(DeadLetters(settings.kafka))
+        writer = store.Writer(database, settings.database, dead_letters.send)
+        rooms = Rooms(downloader, decoders, engine, dead_letters, writer)
+        pipeline = Pipeline(rooms, settings, settings.pipeline.max_prepared or 2 * len(layout.slots) + 2)
+        intake = await enter(
+            Intake(
+                settings.kafka,
+                pipeline.handle,
+                max_in_flight=settings.pipeline.max_in_flight,
+                blocked=lambda: not writer.healthy.is_set(),
+            )
+        )
+        yield Daemon(settings, layout, database, rooms, intake, time.monotonic())
+
+
+async def _schema_is_there(settings: Settings) -> None:
+    dsn = settings.database.dsn.get_secret_value()
+    if settings.database.migrate_on_start:
+        if applied := await store.upgrade(dsn):
+            log.info("schema upgraded", versions=applied)
+    elif (version := await store.schema_version(dsn)) != store.latest_version():
+        raise ServiceError(
+            "check the schema",
+            f"the database has version {version}, this v2td works with {store.latest_version()}",
+            "run `v2td db upgrade`",
+        )
+
+
+async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
+    """Work until `stop`, then: no more intake, drain, flush, commit."""
+    async with asyncio.TaskGroup() as group:
+        background = [
+            group.create_task(daemon.rooms.engine.run()),
+            group.create_task(duties.measure_loop_lag()),
+            group.create_task(duties.feed_watchdog(daemon.not_alive)),
+            group.create_task(duties.make_partitions(daemon.database, daemon.settings.database)),
+            group.create_task(
+                duties.report_instance(daemon.database, daemon.settings.kafka, len(daemon.plan.slots), daemon.intake)
+            ),
+            group.create_task(_announce(daemon)),
+        ]
+        writing = group.create_task(daemon.rooms.writer.run())
+        consuming = group.create_task(daemon.intake.run())
+        stopping = group.create_task(stop.wait())
+        await stopping
+        drain_seconds = daemon.settings.pipeline.drain_seconds
+        log.info("stopping", drain_seconds=drain_seconds)
+        systemd.notify("STOPPING=1", systemd.status("draining"))
+        daemon.intake.stop(drain_seconds)
+        await _extending_timeout(consuming)
+        daemon.rooms.writer.close()
+        await writing
+        for task in background:
+            task.cancel()
+
+
+async def _announce(daemon: Daemon) -> None:
+    await daemon.intake.joined.wait()
+    log.info("ready", topics=daemon.settings.kafka.topics, group=daemon.settings.kafka.group_id)
+    systemd.notify("READY=1", systemd.status(f"{len(daemon.plan.slots)} slots, model {daemon.settings.engine.model}"))
+
+
+async def _extending_timeout(consuming: asyncio.Task[None]) -> None:
+    """Wait for the drain, telling systemd that it goes on."""
+    while not consuming.done():
+        systemd.notify(systemd.extend_timeout(EXTEND_SECONDS))
+        await asyncio.wait([consuming], timeout=EXTEND_SECONDS / 3)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """The first SIGTERM or SIGINT sets the event; the second ends this task, and so everything, now."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+
+    def on_signal(number: signal.Signals) -> None:
+        if not stop.is_set():
+            log.info("signal", signal=number.name)
+            stop.set()
+            return
+        log.warning("second signal: stopping now; unfinished records will be delivered again", signal=number.name)
+        main.cancel()
+        loop.call_later(1.0, os._exit, 128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+def _close_within(seconds: float) -> None:
+    """Everything is durable and committed: what hangs while it closes may be left behind."""
+
+    def give_up() -> None:
+        log.warning("closing took too long; leaving", seconds=seconds)
+        os._exit(0)
+
+    asyncio.get_running_loop().call_later(seconds, give_up)
+
+
+def _first(group: BaseExceptionGroup[ServiceError]) -> ServiceError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ServiceError)
+    return error

@@ -1,0 +1,89 @@
+"""What the daemon does on the side: loop lag, the watchdog, its row in `instances`, partitions made ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+
+import psutil
+
+from v2td import __version__, metrics, store, systemd
+from v2td.config import DatabaseSettings, KafkaSettings
+from v2td.errors import ServiceError
+from v2td.intake import Intake
+from v2td.logs import get_logger
+
+log = get_logger(__name__)
+
+STALL_SECONDS = 20.0  # what does not move for this long hangs
+LAG_SECONDS = 0.1
+INSTANCE_SECONDS = 10.0
+PARTITION_SECONDS = 24 * 3600.0
+PARTITION_RETRY_SECONDS = 60.0
+
+
+async def measure_loop_lag() -> None:
+    """Observe how late the loop runs a timer, for ever."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(LAG_SECONDS)
+        metrics.LOOP_LAG.observe(max(0.0, time.monotonic() - before - LAG_SECONDS))
+
+
+async def feed_watchdog(not_alive: Callable[[], str | None]) -> None:
+    """Tell systemd that we live, twice as often as it asks, as long as nothing hangs; returns if it does not ask."""
+    period = systemd.watchdog_seconds()
+    if period is None:
+        return
+    while True:
+        if (reason := not_alive()) is None:
+            systemd.notify("WATCHDOG=1")
+        else:
+            log.error("not feeding the watchdog", reason=reason)
+        await asyncio.sleep(period / 2)
+
+
+async def make_partitions(database: store.Database, settings: DatabaseSettings) -> None:
+    """Make the coming months' partitions once a day, for ever; trouble is tried again and does no harm meanwhile."""
+    while True:
+        await asyncio.sleep(PARTITION_SECONDS)
+        while True:
+            try:
+                async with database.acquire() as connection:
+                    await store.ensure_partitions(connection, settings.partitions_ahead)
+                break
+            except (OSError, ServiceError) as error:
+                log.warning("partitions not made", error=str(error))
+                await asyncio.sleep(PARTITION_RETRY_SECONDS)
+
+
+async def report_instance(database: store.Database, settings: KafkaSettings, slots: int, intake: Intake) -> None:
+    """Keep this instance's row up to date, for ever."""
+    host = socket.gethostname()
+    name = settings.group_instance_id or f"{settings.client_id}@{host}:{os.getpid()}"
+    while True:
+        cpu_seconds, rss_bytes = await asyncio.to_thread(_usage)
+        partitions = tuple(sorted(f"{each.topic}/{each.partition}" for each in intake.partitions))
+        row = store.Instance(name, host, os.getpid(), __version__, slots, cpu_seconds, rss_bytes, partitions)
+        try:
+            await store.report(database, row)
+        except ServiceError as error:
+            log.warning("instance not reported", error=str(error))
+        await asyncio.sleep(INSTANCE_SECONDS)
+
+
+def _usage() -> tuple[float, int]:
+    """Return CPU seconds and resident bytes of this process and its children."""
+    cpu_seconds, rss_bytes = 0.0, 0
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        try:
+            times = process.cpu_times()
+            cpu_seconds += times.user + times.system
+            rss_bytes += process.memory_info().rss
+        except psutil.NoSuchProcess:  # ended while we looked
+            continue
+    return cpu_seconds, rss_bytes

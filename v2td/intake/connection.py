@@ -1,0 +1,81 @@
+"""What every Kafka client of v2td is told: where the brokers are and how to speak to them."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError, KafkaError, NoError, TopicAlreadyExistsError, for_code
+
+from v2td.config import KafkaSettings
+from v2td.errors import ServiceError
+from v2td.logs import get_logger
+
+log = get_logger(__name__)
+
+
+def client_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Return the keyword arguments that aiokafka's consumer, producer and admin client share."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": settings.client_id,
+        "request_timeout_ms": int(settings.request_timeout_seconds * 1000),
+        "metadata_max_age_ms": 30_000,  # new partitions are noticed within it; the default is 5 minutes
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options["ssl_context"] = ssl.create_default_context(cafile=settings.ssl_ca_file)
+    if settings.security_protocol.startswith("SASL"):
+        password = settings.sasl_password
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.sasl_username
+        options["sasl_plain_password"] = password.get_secret_value() if password else None
+    return options
+
+
+@asynccontextmanager
+async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Connect an admin client; ServiceError when no broker answers."""
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await admin.start()
+        yield admin
+    except KafkaConnectionError as error:
+        servers = ", ".join(settings.bootstrap_servers)
+        raise ServiceError(
+            "connect to Kafka",
+            f"no broker at {servers}: {error}",
+            "is it running, and are kafka.bootstrap_servers, security_protocol and the password right?",
+        ) from error
+    finally:
+        await admin.close()
+
+
+async def cluster_id(settings: KafkaSettings) -> str:
+    """Return the cluster's own id, which is part of every row key."""
+    async with admin_client(settings) as admin:
+        description = await admin.describe_cluster()
+    return str(description.get("cluster_id") or "")
+
+
+async def ensure_topic(settings: KafkaSettings, topic: str) -> None:
+    """Create a topic when it is not there; ServiceError when that is refused.
+
+    One partition, since dead letters are few, on up to three brokers.
+    """
+    async with admin_client(settings) as admin:
+        if topic in await admin.list_topics():
+            return
+        brokers = len((await admin.describe_cluster())["brokers"])
+        try:
+            answer = await admin.create_topics([NewTopic(topic, 1, min(3, brokers))])
+        except KafkaError as error:
+            raise ServiceError("create a topic", f"{topic}: {error}", "create it by hand") from error
+    for name, code, *message in answer.topic_errors:
+        error_type = for_code(code)
+        if error_type not in (NoError, TopicAlreadyExistsError):
+            raise ServiceError("create a topic", f"{name}: {message or error_type.__name__}", "create it by hand")
+    log.info("topic created", topic=topic)

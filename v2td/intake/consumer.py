@@ -1,0 +1,317 @@
+"""The Kafka consumer: records become work, finished work becomes committed offsets.
+
+One task polls and owns the consumer. A poll is never cancelled while we live (a cancelled `getmany` leaks its
+fetch count, and max_poll_interval is never enforced again): it is stopped by a flag between short polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Self
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.structs import OffsetAndMetadata
+
+from v2td import metrics
+from v2td.config import KafkaSettings
+from v2td.errors import ServiceError
+from v2td.intake.connection import client_options, cluster_id
+from v2td.intake.offsets import OffsetTracker, Partition, Ticket
+from v2td.jobs import Coordinates, SourceRecord
+from v2td.logs import get_logger
+
+log = get_logger(__name__)
+
+POLL_SECONDS = 0.2
+REFUSED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
+
+# Returns when every outcome of the record is durable; raises only for our own faults.
+Handler = Callable[[Coordinates, SourceRecord], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Work:
+    """One record under way; more than one ticket when it was delivered again after a rebalance."""
+
+    tickets: list[Ticket]
+    task: asyncio.Task[None] | None = field(default=None)
+
+
+class Intake:
+    """Consumes the topics as a member of the group; an async context manager that has joined nothing yet.
+
+    `run` joins, polls and works until `stop` is called, then drains and commits. `blocked` is asked before each
+    poll whether partitions must pause for a reason of somebody else's.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, handle: Handler, *, max_in_flight: int, blocked: Callable[[], bool]
+    ) -> None:
+        self._settings = settings
+        self._handle = handle
+        self._max_in_flight = max_in_flight
+        self._blocked = blocked
+        self._tracker = OffsetTracker()
+        self._works: dict[Coordinates, _Work] = {}
+        self._stopping = asyncio.Event()
+        self._drain_until = 0.0
+        self._finished = asyncio.Event()  # set whenever a record was finished
+        self._uncommitted = 0  # records finished since the last commit
+        self._full = False
+        self._accepting_since: float | None = None  # time.monotonic() while records are taken, None while polling
+        self.joined = asyncio.Event()  # set once partitions (perhaps none) were assigned
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        self._cluster_id = await cluster_id(settings)
+        self._consumer = AIOKafkaConsumer(
+            **client_options(settings),
+            group_id=settings.group_id,
+            group_instance_id=settings.group_instance_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",  # the default, latest, skips what came before the first commit
+            isolation_level="read_committed",  # the default delivers aborted records
+            session_timeout_ms=int(settings.session_timeout_seconds * 1000),
+            heartbeat_interval_ms=int(settings.session_timeout_seconds * 1000 / 3),
+            rebalance_timeout_ms=int(settings.rebalance_timeout_seconds * 1000),
+            max_poll_interval_ms=int(settings.max_poll_interval_seconds * 1000),
+            fetch_max_wait_ms=int(settings.fetch_max_wait_seconds * 1000),
+        )
+        self._consumer.subscribe(list(settings.topics), listener=_Listener(self._on_revoked, self._on_assigned))
+        try:
+            await self._consumer.start()
+        except BaseException as error:
+            await self._consumer.stop()
+            if isinstance(error, KafkaError):
+                raise ServiceError("join the consumer group", str(error), "see kafka.* in the config") from error
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout_seconds):
+                await self._consumer.stop()  # leaves the group; hangs when the broker is gone (aiokafka#659)
+        except TimeoutError:
+            log.warning("consumer did not leave the group in time")
+
+    async def run(self) -> None:
+        """Work until stopped and drained. ServiceError when Kafka refuses us for good."""
+        async with asyncio.TaskGroup() as group:
+            commits = group.create_task(self._commit_regularly())
+            polls = group.create_task(self._poll(group))
+            await self._stopping.wait()
+            # A poll waits for a rebalance to end, which a dead broker never does: it may be cancelled now.
+            await asyncio.wait([polls], timeout=max(0.0, self._drain_until - time.monotonic()))
+            polls.cancel()
+            await self._drain()
+            commits.cancel()
+            self._cancel(self._works.values())
+        await self._commit()
+
+    def stop(self, drain_seconds: float) -> None:
+        """Ask `run` to take no more records and to return once those under way are done, or after the time."""
+        self._drain_until = time.monotonic() + drain_seconds
+        self._stopping.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Records under way."""
+        return len(self._works)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """The partitions that are ours now."""
+        return tuple(self._tracker.last_committed())
+
+    def stalled(self, seconds: float) -> bool:
+        """Whether our part of the poll loop hangs; waiting for Kafka is no hanging."""
+        return self._accepting_since is not None and time.monotonic() - self._accepting_since > seconds
+
+    def status(self) -> list[dict[str, object]]:
+        """Return partitions with their epoch's committed offset and lag behind the end."""
+        return [
+            {"topic": partition.topic, "partition": partition.partition, "committed": committed, "lag": lag}
+            for partition, committed in self._tracker.last_committed().items()
+            if (lag := self._lag(partition)) is not None or committed is None
+        ]
+
+    async def _poll(self, group: asyncio.TaskGroup) -> None:
+        while not self._stopping.is_set():
+            self._accepting_since = time.monotonic()
+            self._pause_or_resume()
+            self._accepting_since = None
+            room = max(1, self._max_in_flight - len(self._works))
+            try:
+                batches = await self._consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000), max_records=room)
+            except REFUSED as error:
+                raise ServiceError("read from Kafka", str(error), "grant Read on the topics and the group") from error
+            except OffsetOutOfRangeError as error:  # with a reset policy aiokafka seeks by itself
+                log.error("offsets out of range: records were deleted before they were read", error=str(error))
+            except KafkaError as error:
+                log.error("poll failed", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(1)
+            else:
+                for records in batches.values():  # no await until the tracker has them all: a lost batch is lost
+                    for record in records:
+                        self._accept(group, record)
+
+    def _accept(self, group: asyncio.TaskGroup, record: ConsumerRecord) -> None:
+        ticket = self._tracker.receive(Partition(record.topic, record.partition), record.offset)
+        if ticket is None:
+            return
+        metrics.RECORDS_RECEIVED.labels(record.topic).inc()
+        at = Coordinates(self._cluster_id, record.topic, record.partition, record.offset, record.timestamp)
+        if (under_way := self._works.get(at)) is not None:
+            under_way.tickets.append(ticket)
+            return
+        source = SourceRecord(record.key, record.value, tuple((name, value or b"") for name, value in record.headers))
+        work = _Work([ticket])
+        self._works[at] = work
+        metrics.JOBS_IN_FLIGHT.set(len(self._works))
+        work.task = group.create_task(self._do(at, source, work), name=f"job {at.row_id()}")
+
+    async def _do(self, at: Coordinates, source: SourceRecord, work: _Work) -> None:
+        try:
+            await self._handle(at, source)
+            for ticket in work.tickets:
+                self._tracker.resolve(ticket)
+            self._uncommitted += 1
+        finally:
+            del self._works[at]
+            metrics.JOBS_IN_FLIGHT.set(len(self._works))
+            self._finished.set()
+
+    def _pause_or_resume(self) -> None:
+        """Pause at the limit, resume at half of it: pausing throws away what was fetched ahead."""
+        if self._full:
+            self._full = len(self._works) > self._max_in_flight // 2
+        else:
+            self._full = len(self._works) >= self._max_in_flight
+        everything = self._full or self._blocked()
+        metrics.KAFKA_PAUSED.set(everything)
+        paused = self._consumer.paused()
+        for tp in self._consumer.assignment():
+            spread = self._tracker.spread(Partition(tp.topic, tp.partition))
+            wanted = everything or spread >= self._settings.max_uncommitted_records
+            if wanted and tp not in paused:
+                self._consumer.pause(tp)
+            elif not wanted and tp in paused:
+                self._consumer.resume(tp)
+
+    async def _until_idle(self, seconds: float) -> bool:
+        """Wait until no record is under way; False when that takes longer."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._works:
+                    self._finished.clear()
+                    await self._finished.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _drain(self) -> None:
+        log.info("draining", in_flight=len(self._works))
+        if not await self._until_idle(max(0.0, self._drain_until - time.monotonic())):
+            log.warning("drain ended by its deadline", unfinished=len(self._works))
+
+    def _cancel(self, works: Collection[_Work]) -> None:
+        for work in works:
+            if work.task is not None:
+                work.task.cancel()
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.commit_interval_seconds):
+                    while self._uncommitted < self._settings.commit_batch:
+                        self._finished.clear()
+                        await self._finished.wait()
+            await self._commit()
+            self._publish_lag()
+
+    async def _commit(self) -> None:
+        """Commit what may be committed; a failure is logged, since the next commit says it again."""
+        self._uncommitted = 0
+        ours = self._consumer.assignment()
+        offsets = {
+            each: offset for each, offset in self._tracker.committable().items() if TopicPartition(*each) in ours
+        }
+        if not offsets:
+            return
+        wanted = {TopicPartition(*each): OffsetAndMetadata(offset, "") for each, offset in offsets.items()}
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout_seconds):
+                await self._consumer.commit(wanted)  # retries for ever when the broker is gone
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
+            metrics.KAFKA_COMMITS.labels("failed").inc()
+            log.warning("offsets not committed", error=f"{type(error).__name__}: {error}")
+        else:
+            metrics.KAFKA_COMMITS.labels("ok").inc()
+            self._tracker.committed(offsets)
+
+    async def _on_revoked(self, _revoked: Collection[TopicPartition]) -> None:
+        """Finish what can be finished in half the rebalance timeout, commit, and only then fence.
+
+        aiokafka delivers nothing while this runs. Fencing first would throw finished work away.
+        """
+        if not await self._until_idle(self._settings.rebalance_timeout_seconds / 2):
+            log.info("partitions revoked with work under way", unfinished=len(self._works))
+        await self._commit()
+        self._tracker.revoke()
+
+    async def _on_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        partitions = {Partition(tp.topic, tp.partition) for tp in assigned}
+        epoch = self._tracker.assign(partitions)
+        metrics.KAFKA_REBALANCES.inc()
+        log.info("partitions assigned", partitions=len(partitions), epoch=epoch)
+        # Records of partitions that went elsewhere are done there; those that came back are delivered again and
+        # find their work under way.
+        lost = [work for at, work in self._works.items() if Partition(at.topic, at.partition) not in partitions]
+        self._cancel(lost)
+        self.joined.set()
+
+    def _lag(self, partition: Partition) -> int | None:
+        try:
+            end = self._consumer.highwater(TopicPartition(*partition))
+        except IllegalStateError:  # not ours any more
+            return None
+        committed = self._tracker.last_committed().get(partition)
+        return None if end is None or committed is None else max(0, end - committed)
+
+    def _publish_lag(self) -> None:
+        metrics.KAFKA_LAG.clear()  # partitions that went elsewhere are reported there
+        for partition in self._tracker.last_committed():
+            if (lag := self._lag(partition)) is not None:
+                metrics.KAFKA_LAG.labels(partition.topic, partition.partition).set(lag)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    def __init__(
+        self,
+        revoked: Callable[[Collection[TopicPartition]], Awaitable[None]],
+        assigned: Callable[[Collection[TopicPartition]], Awaitable[None]],
+    ) -> None:
+        self._revoked = revoked
+        self._assigned = assigned
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        await self._revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        await self._assigned(assigned)

@@ -1,0 +1,250 @@
+"""A job's journey as one function: fetch → prepare → transcribe → write → resolve.
+
+Every job ends as exactly one outcome, and its record counts as done only when that outcome is durable. The job's
+own fault becomes a Failure; ours (ServiceError) leaves the record unfinished and ends the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import count
+from random import Random
+from typing import Any
+
+import structlog
+
+from v2td import metrics
+from v2td.config import Settings
+from v2td.engine import Engine, Hearing, Recognition
+from v2td.errors import ErrorClass, JobError, TransientJobError
+from v2td.fetch import Downloader
+from v2td.intake import DeadLetters
+from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, Segment, SourceRecord, Transcript
+from v2td.logs import get_logger
+from v2td.messages import jobs_of, without_secrets
+from v2td.retry import Backoff
+from v2td.speech import Decoders, Speech, covered_seconds, to_recording
+from v2td.store import Writer
+
+log = get_logger(__name__)
+
+PROVIDER = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What a journey passes through; all open."""
+
+    downloader: Downloader
+    decoders: Decoders
+    engine: Engine
+    dead_letters: DeadLetters
+    writer: Writer
+
+
+@dataclass(slots=True)
+class _Journey:
+    """What is known of a job on its way; times are time.monotonic()."""
+
+    job: Job
+    began: float
+    attempt: int = 1
+    first_heard: float | None = None  # when its first window left the queue: the job's deadline runs from here
+    attempt_heard: float | None = None  # the same of this attempt
+
+
+class Pipeline:
+    """Takes jobs on their journey, `max_prepared` of them decoded or being transcribed at once."""
+
+    def __init__(self, rooms: Rooms, settings: Settings, max_prepared: int) -> None:
+        self._rooms = rooms
+        self._settings = settings
+        self._room_to_prepare = asyncio.Semaphore(max_prepared)
+        limits = settings.pipeline
+        self._backoff = Backoff(limits.retry_initial_seconds, limits.retry_factor, limits.retry_max_seconds)
+        self._random = Random()  # noqa: S311 (jitter)
+
+    async def handle(self, at: Coordinates, record: SourceRecord) -> None:
+        """Return when every job that the record names has a durable outcome.
+
+        Raises ServiceError only. Cancellation leaves the record unfinished, and no file or process behind.
+        """
+        found = jobs_of(record, at, settings=self._settings.messages, model=self._settings.engine.model)
+        if not found:
+            metrics.RECORDS_SKIPPED.labels(at.topic).inc()
+        async with asyncio.TaskGroup() as group:
+            for each in found:
+                group.create_task(self._run(each))
+
+    async def _run(self, job: Job | Failure) -> None:
+        at = job.coordinates
+        with structlog.contextvars.bound_contextvars(job=str(at.row_id()), job_id=job.job_id):
+            outcome = job if isinstance(job, Failure) else await self.transcribe(job)
+            await self._deliver(outcome)
+
+    async def transcribe(self, job: Job) -> Outcome:
+        """Return the job's outcome after as many attempts as it takes or may have; nothing is written yet."""
+        journey = _Journey(job, time.monotonic())
+        for journey.attempt in count(1):
+            try:
+                return await self._attempt(journey)
+            except TransientJobError as error:
+                if journey.attempt >= self._settings.pipeline.attempts or self._is_overdue(journey):
+                    return _failure(journey, error)
+                metrics.JOB_RETRIES.labels(error.error_class).inc()
+                pause = self._backoff.pause(journey.attempt, self._random, error.retry_after)
+                log.info("trying again", attempt=journey.attempt, error=str(error), pause_seconds=round(pause, 2))
+                await asyncio.sleep(pause)  # no slot, no file and no memory is held meanwhile
+            except JobError as error:
+                return _failure(journey, error)
+        raise AssertionError("unreachable: count() does not end")
+
+    async def _attempt(self, journey: _Journey) -> Transcript:
+        job = journey.job
+        timings: dict[str, Any] = {"attempts": journey.attempt}
+        if job.expires_at is not None and datetime.now(UTC) >= job.expires_at:
+            raise JobError(ErrorClass.EXPIRED, f"expired at {job.expires_at.isoformat()}")
+        with _stage("fetch", timings):
+            audio = await self._rooms.downloader.fetch(job.audio_url)
+        try:
+            with _stage("queue", timings):
+                await self._room_to_prepare.acquire()
+            try:
+                return await self._hear(journey, audio, timings)
+            finally:
+                self._room_to_prepare.release()
+        finally:
+            self._rooms.downloader.discard(audio)
+
+    async def _hear(self, journey: _Journey, audio: Audio, timings: dict[str, Any]) -> Transcript:
+        journey.attempt_heard = None
+        try:
+            async with self._rooms.decoders.prepare(audio) as speech, asyncio.timeout(None) as deadline:
+
+                def on_progress() -> None:
+                    deadline.reschedule(self._deadline(journey, speech))
+
+                with _stage("transcribe", timings):
+                    recognition = await self._rooms.engine.transcribe(
+                        Hearing(
+                            speech.pcm,
+                            speech.windows,
+                            journey.job.options,
+                            journey.job.priority,
+                            journey.began,
+                            on_progress,
+                        )
+                    )
+        except TimeoutError as error:
+            raise TransientJobError(ErrorClass.TIMEOUT, "the transcription took longer than it may") from error
+        timings["prepare"] = round(speech.decode_seconds, 6)
+        metrics.STAGE_SECONDS.labels("prepare").observe(speech.decode_seconds)
+        return self._transcript(journey, audio, speech, recognition, timings)
+
+    def _deadline(self, journey: _Journey, speech: Speech) -> float:
+        """Return the loop time at which this attempt is over; called whenever a window starts or ends.
+
+        Both clocks start with the first window that leaves the queue: a backlog fails nothing.
+        """
+        now = time.monotonic()
+        journey.first_heard = journey.first_heard or now
+        journey.attempt_heard = journey.attempt_heard or now
+        limits = self._settings.pipeline
+        end_of_attempt = journey.attempt_heard + max(limits.attempt_seconds, 2 * speech.audio_seconds)
+        end_of_job = journey.first_heard + max(limits.job_seconds, 3 * speech.audio_seconds)
+        return asyncio.get_running_loop().time() + min(end_of_attempt, end_of_job) - now
+
+    def _is_overdue(self, journey: _Journey) -> bool:
+        heard = journey.first_heard
+        return heard is not None and time.monotonic() - heard >= self._settings.pipeline.job_seconds
+
+    def _transcript(
+        self, journey: _Journey, audio: Audio, speech: Speech, recognition: Recognition, timings: dict[str, Any]
+    ) -> Transcript:
+        segments: list[Segment] = []
+        for window, result in recognition.windows:
+            segments += (to_recording(segment, window) for segment in result.segments)
+        segments.sort(key=lambda segment: segment.start)
+        spans = tuple(span for window, _ in recognition.windows for span in window.speech)
+        timings["windows"] = [_rounded(asdict(timing)) for timing in recognition.timings]
+        return Transcript(
+            job=journey.job,
+            audio_sha256=audio.sha256,
+            audio_bytes=audio.size_bytes,
+            audio_seconds=speech.audio_seconds,
+            speech_seconds=speech.speech_seconds,
+            covered_seconds=covered_seconds(tuple(segments), spans),
+            language=recognition.language,
+            language_probability=recognition.language_probability,
+            segments=tuple(segments),
+            provider=PROVIDER,
+            model=self._settings.engine.model,
+            truncated=speech.truncated,
+            duration_seconds=time.monotonic() - journey.began,
+            timings=timings,
+        )
+
+    async def _deliver(self, outcome: Outcome) -> None:
+        """Make the outcome durable; a failure's dead letter goes first, so that no row is without its letter."""
+        if isinstance(outcome, Failure):
+            await self._rooms.dead_letters.send(outcome)
+        with _stage("write", {}):
+            durable = await self._rooms.writer.write(outcome)
+        if isinstance(durable, Failure):
+            metrics.JOBS_FINISHED.labels("failed").inc()
+            metrics.JOBS_FAILED.labels(durable.error_class).inc()
+            log.warning("failed", error_class=durable.error_class, reason=durable.reason, attempts=durable.attempts)
+        else:
+            _publish(durable)
+
+
+def _failure(journey: _Journey, error: JobError) -> Failure:
+    job = journey.job
+    return Failure(
+        coordinates=job.coordinates,
+        error_class=error.error_class,
+        reason=error.reason,
+        attempts=journey.attempt,
+        record=job.record,
+        job_id=job.job_id,
+        audio_url=without_secrets(job.audio_url),
+    )
+
+
+def _publish(transcript: Transcript) -> None:
+    seconds = transcript.duration_seconds
+    metrics.JOBS_FINISHED.labels("transcribed").inc()
+    metrics.TRANSCRIPTION_DURATION.labels(transcript.provider, metrics.file_size_range(transcript.audio_bytes)).observe(
+        seconds
+    )
+    metrics.PROVIDER_THROUGHPUT.labels(transcript.provider).set(transcript.audio_bytes / metrics.MEGABYTE / seconds)
+    metrics.AUDIO_SECONDS.inc(transcript.audio_seconds)
+    metrics.SPEECH_SECONDS.inc(transcript.speech_seconds)
+    log.info(
+        "transcribed",
+        audio_seconds=round(transcript.audio_seconds, 2),
+        seconds=round(seconds, 2),
+        language=transcript.language,
+        segments=len(transcript.segments),
+    )
+
+
+@contextmanager
+def _stage(name: str, timings: dict[str, Any]) -> Iterator[None]:
+    start = time.monotonic()
+    metrics.STAGE_IN_FLIGHT.labels(name).inc()
+    try:
+        yield
+    finally:
+        metrics.STAGE_IN_FLIGHT.labels(name).dec()
+        timings[name] = round(time.monotonic() - start, 6)
+        metrics.STAGE_SECONDS.labels(name).observe(timings[name])
+
+
+def _rounded(timing: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in timing.items()}
