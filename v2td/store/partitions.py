@@ -21,7 +21,7 @@ class Partition:
     @property
     def name(self) -> str:
         """Table name, which sorts as the months do."""
-        return f"{PARENT}_{self.start:%Y_%m}"
+        return f"{PARENT}_{self.start.year:04}_{self.start.month:02}"
 
 
 def partition_of(day: date) -> Partition:

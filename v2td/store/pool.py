@@ -33,7 +33,10 @@ class Database:
     async def read(self, operation: str) -> AsyncIterator[Connection]:
         """Lend a connection for look-ups, to the replica where there is one; raises ServiceError."""
         with explained(operation):
-            async with self._readers.acquire(timeout=self._acquire_seconds) as connection:
+            async with AsyncExitStack() as stack:
+                with connecting():
+                    lent = self._readers.acquire(timeout=self._acquire_seconds)
+                    connection = await stack.enter_async_context(lent)
                 yield connection
 
 
@@ -41,37 +44,37 @@ class Database:
 async def open_database(
     settings: DatabaseSettings, application_name: str = "v2td", *, read_only: bool = False
 ) -> AsyncIterator[Database]:
-    """Open the pools and close them at the end; raises ServiceError where Postgres cannot be reached.
+    """Open the pools and close them at the end; raises ServiceError where the primary cannot be reached.
 
-    The schema must be there (migrate.upgrade). `read_only` is for commands that look things up and nothing else:
-    they get by without the primary and without the right to make temporary tables.
+    The schema must be there (migrate.upgrade). The replica is first asked when something is looked up, so that a
+    start does not depend on it. `read_only` is for commands that look things up and nothing else: they need
+    neither the primary, where there is a replica, nor the right to make temporary tables.
     """
     async with AsyncExitStack() as stack:
         primary = readers = None
         if not read_only:
-            primary = await stack.enter_async_context(
-                _pool(settings.dsn.get_secret_value(), settings, application_name, staging=True)
-            )
+            dsn = settings.dsn.get_secret_value()
+            primary = await stack.enter_async_context(_pool(dsn, settings, application_name, writes=True))
         if read_only or settings.read_dsn is not None:
             dsn = (settings.read_dsn or settings.dsn).get_secret_value()
-            readers = await stack.enter_async_context(_pool(dsn, settings, application_name, staging=False))
+            readers = await stack.enter_async_context(_pool(dsn, settings, application_name, writes=False))
         yield Database(primary or readers, readers or primary, settings.connect_seconds)
 
 
 @asynccontextmanager
 async def _pool(
-    dsn: str, settings: DatabaseSettings, application_name: str, *, staging: bool
+    dsn: str, settings: DatabaseSettings, application_name: str, *, writes: bool
 ) -> AsyncIterator[asyncpg.Pool]:
     async def init(connection: Connection) -> None:
         await set_json_codec(connection)
-        if staging:
+        if writes:
             await batch.prepare(connection)
 
     milliseconds = str(max(1, round(settings.statement_seconds * 1000)))
     with connecting():
         pool = await asyncpg.create_pool(
             dsn,
-            min_size=settings.pool_min,
+            min_size=settings.pool_min if writes else 0,
             max_size=settings.pool_max,
             max_inactive_connection_lifetime=settings.recycle_seconds,
             timeout=settings.connect_seconds,
@@ -85,6 +88,10 @@ async def _pool(
             init=init,
         )
     try:
+        if writes:
+            with connecting():  # with pool_min = 0 nothing has been tried yet
+                async with pool.acquire(timeout=settings.connect_seconds):
+                    pass
         yield pool
     finally:
         try:
