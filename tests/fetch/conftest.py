@@ -43,7 +43,7 @@ def answer(status: str = "200 OK", body: bytes = b"", **headers: str) -> bytes:
     """An HTTP answer; content_length="" leaves that header out."""
     lines = {"content_length": str(len(body)), "connection": "close"} | headers
     head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items() if value)
-    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1") + body
 
 
 @pytest.fixture

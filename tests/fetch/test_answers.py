@@ -62,6 +62,7 @@ def test_fates(status: int, code: str, error_class: ErrorClass, transient: bool)
         ("Thu, 01 Jan 2026 00:01:00 -0000", 60),
         ("Wed, 31 Dec 2025 00:00:00 GMT", 0),
         ("Thu, 99 Jan 2026 00:01:00 GMT", None),
+        ("Thu, 99999999999999999999 Jan 2026 00:01:00 GMT", None),
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
@@ -71,6 +72,14 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 @given(st.text(max_size=40))
 def test_retry_after_reads_any_text(text: str) -> None:
     seconds = retry_after_seconds(text, NOW)
+    assert seconds is None or seconds >= 0
+
+
+@given(
+    st.integers(min_value=0), st.integers(min_value=0), st.integers(), st.sampled_from(["GMT", "-0000", "+2359", "Z"])
+)
+def test_retry_after_reads_any_date(day: int, year: int, hour: int, zone: str) -> None:
+    seconds = retry_after_seconds(f"Thu, {day} Jan {year} {hour}:00:00 {zone}", NOW)
     assert seconds is None or seconds >= 0
 
 

@@ -166,7 +166,16 @@ async def test_redirect_to_a_private_address(status: str, serve: Serve, make_dow
 
 @pytest.mark.parametrize(
     "location",
-    ["file:///etc/passwd", "ftp://127.0.0.1/", "s3://bucket/key", "http://u:p@127.0.0.1/", "http://[", "//0x7f000001/"],
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/",
+        "s3://bucket/key",
+        "http://u:p@127.0.0.1/",
+        "http://[",
+        "//0x7f000001/",
+        "/\xff",
+        "/\x7f",
+    ],
 )
 async def test_redirect_to_what_is_not_fetched(location: str, serve: Serve, make_downloader: MakeDownloader) -> None:
     server = await serve(answer("302 Found", location=location))
@@ -265,6 +274,18 @@ async def test_transient_statuses(status: str, serve: Serve, make_downloader: Ma
     assert isinstance(error, TransientJobError)
     assert error.error_class is ErrorClass.HTTP_ERROR
     assert error.retry_after == 17
+
+
+async def test_error_body_that_never_comes(serve: Serve, make_downloader: MakeDownloader) -> None:
+    async def stuck(_: Reader, writer: Writer) -> None:
+        writer.write(answer("404 X", content_length="4000"))
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    server = await serve(stuck)
+    assert is_permanent(await failure(await make_downloader(read_seconds=0.3), server.url()), ErrorClass.NOT_FOUND)
 
 
 async def test_endless_error_body_is_not_read(serve: Serve, make_downloader: MakeDownloader) -> None:

@@ -181,6 +181,27 @@ async def test_virtual_addressing(serve: Serve, make_downloader: MakeDownloader)
     assert "canary" not in str(target)
 
 
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "cn-north-1"])
+@pytest.mark.parametrize("style", ["path", "virtual"])
+async def test_addresses_at_aws(region: str, style: str) -> None:
+    settings = S3Settings.model_validate(
+        {"access_key": "key", "secret_key": "secret", "region": region, "addressing_style": style}
+    )
+    async with ObjectStore(settings) as store:
+        target = await store.presign(S3Source("my-bucket", "a.wav"))
+    assert str(target.host).endswith(("amazonaws.com", "amazonaws.com.cn"))
+    assert target.scheme == "https"
+
+
+@pytest.mark.parametrize("bucket", ["a..b", "my-bucket--x-s3", "arn-aws", "xn--bucket", "bucket.evil.example", "A_b"])
+async def test_odd_buckets_stay_at_the_endpoint(bucket: str, serve: Serve, make_downloader: MakeDownloader) -> None:
+    server = await serve(answer("404 X"))
+    downloader = await make_downloader(s3=local(server.url("")))
+    with pytest.raises(JobError):
+        await downloader.fetch(f"s3://{bucket}/a.wav")
+    assert all(head.startswith(f"GET /{bucket}/a.wav?") for head in server.requests)
+
+
 async def test_no_credentials(make_downloader: MakeDownloader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):

@@ -7,6 +7,5 @@ Every socket to an address that a message chose passes `guard`; the object store
 
 from v2td.fetch.downloader import Downloader
 from v2td.fetch.s3 import ObjectStore
-from v2td.fetch.urls import redacted
 
-__all__ = ["Downloader", "ObjectStore", "redacted"]
+__all__ = ["Downloader", "ObjectStore"]

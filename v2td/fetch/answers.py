@@ -50,11 +50,11 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     """Return the seconds that a Retry-After header asks for: a number or an HTTP date; None when it says neither."""
     if value is None:
         return None
-    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
-        return float(value)
+    if match := re.fullmatch(r"\s*([0-9]{1,9})\s*", value):
+        return float(match[1])
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if date.tzinfo is None:  # "-0000": UTC, its place unknown
         date = date.replace(tzinfo=UTC)

@@ -7,7 +7,6 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
@@ -45,7 +44,7 @@ async def open_session(
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: f"v2td/{__version__}"},
         timeout=aiohttp.ClientTimeout(
-            total=None,  # Downloader.fetch holds the whole to total_seconds
+            total=None,  # Transfer.get holds the whole to total_seconds
             connect=settings.connect_seconds,
             sock_read=settings.read_seconds,
         ),
@@ -112,7 +111,7 @@ class Transfer:
 
     async def _receive(self, response: aiohttp.ClientResponse, incoming: Incoming) -> None:
         if response.status != 200:
-            body = await _start_of(response)
+            body = await self._start_of(response)
             raise answers.refusal(response.status, body, response.headers.get(hdrs.RETRY_AFTER), datetime.now(UTC))
         self._check_size(response.content_length or 0)
         clock = asyncio.get_running_loop().time
@@ -124,18 +123,20 @@ class Transfer:
                 reason = f"slower than fetch.min_bytes_per_second ({self._settings.min_bytes_per_second})"
                 raise TransientJobError(ErrorClass.TIMEOUT, reason)
 
+    async def _start_of(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return what comes of an error's body in the time of one read: the status counts without it."""
+        body = b""
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(self._settings.read_seconds):
+                async for chunk in response.content.iter_chunked(answers.BODY_BYTES):
+                    body += chunk
+                    if len(body) >= answers.BODY_BYTES:
+                        break
+        return body[: answers.BODY_BYTES]
+
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._settings.max_bytes:
             raise JobError(ErrorClass.TOO_LARGE, f"larger than fetch.max_bytes ({self._settings.max_bytes})")
-
-
-async def _start_of(response: aiohttp.ClientResponse) -> bytes:
-    body = b""
-    async for chunk in response.content.iter_chunked(answers.BODY_BYTES):
-        body += chunk
-        if len(body) >= answers.BODY_BYTES:
-            break
-    return body[: answers.BODY_BYTES]
 
 
 @contextlib.contextmanager
@@ -144,7 +145,8 @@ def _as_job_errors() -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientConnectorCertificateError as error:
-        raise JobError(ErrorClass.TLS_ERROR, f"certificate refused: {_verify_message(error)}") from None
+        why = getattr(error.certificate_error, "verify_message", "") or "it does not match the host"
+        raise JobError(ErrorClass.TLS_ERROR, f"certificate refused: {why}") from None
     except aiohttp.ClientSSLError:
         raise TransientJobError(ErrorClass.TLS_ERROR, "the TLS handshake failed") from None
     except aiohttp.ConnectionTimeoutError:
@@ -152,7 +154,9 @@ def _as_job_errors() -> Iterator[None]:
     except aiohttp.SocketTimeoutError:
         raise TransientJobError(ErrorClass.TIMEOUT, "the server was silent for fetch.read_seconds") from None
     except TimeoutError:
-        raise TransientJobError(ErrorClass.TIMEOUT, "not done within fetch.total_seconds") from None
+        raise TransientJobError(
+            ErrorClass.TIMEOUT, "not done in time (fetch.total_seconds, or sooner for headers)"
+        ) from None
     except aiohttp.ClientConnectorDNSError:
         raise TransientJobError(ErrorClass.HTTP_ERROR, "the host's name could not be resolved") from None
     except aiohttp.ClientConnectorError as error:
@@ -168,8 +172,3 @@ def _as_job_errors() -> Iterator[None]:
         raise JobError(ErrorClass.URL_FORBIDDEN, "aiohttp takes this for no URL") from None
     except aiohttp.ClientError as error:
         raise JobError(ErrorClass.HTTP_ERROR, f"the answer is not valid HTTP ({type(error).__name__})") from None
-
-
-def _verify_message(error: Any) -> str:
-    certificate_error = error.certificate_error
-    return str(getattr(certificate_error, "verify_message", "") or "it does not match")

@@ -13,6 +13,7 @@ from yarl import URL
 
 from v2td.config import FetchSettings
 from v2td.errors import ErrorClass, JobError
+from v2td.messages import without_secrets
 
 MAX_URL_CHARACTERS = 8192
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -22,7 +23,7 @@ _HTTP = re.compile(r"(?i:https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNSENDABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _VERBATIM = re.compile(r"[\x21-\x7e]+")
 
 
@@ -71,11 +72,11 @@ def parse(url: str, settings: FetchSettings) -> Source:
 
 def parse_http(url: str, settings: FetchSettings) -> HttpSource:
     """Check an http(s) URL, also the target of a redirect; raise JobError(url_forbidden)."""
-    if _CONTROL.search(url):
-        raise _forbidden("the URL holds a control character")
+    if _UNSENDABLE.search(url):
+        raise _forbidden("the URL holds a control character or bytes that are not UTF-8")
     match = _HTTP.match(url)
     if match is None:
-        raise _forbidden(f"{redacted(url)} is not http(s)://host[:port]/… (no user name, the host in ASCII)")
+        raise _forbidden(f"{without_secrets(url)} is not http(s)://host[:port]/… (no user name, the host in ASCII)")
     scheme = _scheme(url)
     host = match["host"].strip("[]").lower()
     port = int(match["port"]) if match["port"] else DEFAULT_PORTS[scheme]
@@ -88,22 +89,8 @@ def parse_http(url: str, settings: FetchSettings) -> HttpSource:
     # yarl rewrites what it quotes (`a=b;c`, `dir/../x`), which breaks signatures: only what must be quoted is.
     target = URL(url, encoded=_VERBATIM.fullmatch(url) is not None)
     if (target.host, target.port) != (host, port):
-        raise _forbidden(f"{redacted(url)} is ambiguous")  # one reader's host must be the other's
+        raise _forbidden(f"{without_secrets(url)} is ambiguous")  # one reader's host must be the other's
     return HttpSource(target, host, port)
-
-
-def redacted(url: str) -> str:
-    """Return the URL for logs, rows and reasons: without user name, query and fragment; never raises.
-
-    The keys of s3:// URLs and the paths of file:// URLs may hold ? and #, and stay whole.
-    """
-    if _scheme(url) in ("s3", "file"):
-        return url
-    if _HTTP.match(url) is None and "@" in url:  # not understood, so whatever is before the last @ may be secret
-        head, _, tail = url.rpartition("@")
-        scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", head)
-        url = (scheme[0] if scheme else "") + tail
-    return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
 def _parse_s3(url: str) -> S3Source:
