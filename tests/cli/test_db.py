@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from typer.testing import CliRunner
 
-from v2td.cli.db import app
+from v2td.cli.app import app
 from v2td.store import latest_version, schema_version
 
 
@@ -15,7 +15,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 async def test_upgrade_and_version(run: CliRunner, database: str) -> None:
     def answer(command: str) -> str:
-        result = run.invoke(app, [command], env={"V2TD_DATABASE__DSN": database})
+        result = run.invoke(app, ["db", command], env={"V2TD_DATABASE__DSN": database})
         assert result.exit_code == 0, result.output
         return result.output
 
@@ -29,7 +29,7 @@ async def test_upgrade_and_version(run: CliRunner, database: str) -> None:
 
 @pytest.mark.parametrize("command", ["upgrade", "version"])
 def test_no_server_is_an_error_without_the_password(run: CliRunner, command: str) -> None:
-    result = run.invoke(app, [command], env={"V2TD_DATABASE__DSN": "postgresql://v2td:hunter2@127.0.0.1:1/v2td"})
+    result = run.invoke(app, ["db", command], env={"V2TD_DATABASE__DSN": "postgresql://v2td:hunter2@127.0.0.1:1/v2td"})
     assert result.exit_code == 1
     assert result.stderr.startswith("error: connect to Postgres: ")
     assert "hunter2" not in result.output
@@ -37,7 +37,7 @@ def test_no_server_is_an_error_without_the_password(run: CliRunner, command: str
 
 
 def test_a_bad_setting_is_an_error(run: CliRunner) -> None:
-    result = run.invoke(app, ["version"], env={"V2TD_DATABASE__POOL_MAX": "many"})
+    result = run.invoke(app, ["db", "version"], env={"V2TD_DATABASE__POOL_MAX": "many"})
     assert result.exit_code == 1
     assert "error: " in result.stderr
     assert "database.pool_max" in result.stderr

@@ -1,0 +1,63 @@
+"""The command `v2td` and what all its subcommands have in common: errors, `--version`, shell completion."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from v2td import __version__
+from v2td.cli import db, demo, run, schema
+from v2td.errors import ServiceError
+
+
+class Commands(TyperGroup):
+    """Tells our errors in one line and exit code 1; a bug keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand."""
+        code = 0
+        try:
+            return super().invoke(ctx)
+        except* ServiceError as group:  # alone or out of a TaskGroup
+            sys.stderr.write(f"error: {_first(group)}\n")
+            code = 1
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, and so secrets
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`v2td COMMAND --help` says more. Settings come from config.toml, variables V2TD_SECTION__KEY and --set.",
+)
+app.command(rich_help_panel="The service")(run.run)
+app.command(rich_help_panel="To try it")(demo.demo)
+app.add_typer(db.app, name="db", rich_help_panel="The service")
+app.add_typer(schema.app, name="schema", rich_help_panel="Jobs")
+
+
+def _version(on: bool) -> None:
+    if on:
+        typer.echo(f"v2td {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def v2td(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version),
+    ] = False,
+) -> None:
+    """Recordings named in Kafka become transcripts in Postgres, as fast as the hardware allows, without losing one."""
+
+
+def _first(group: BaseExceptionGroup[ServiceError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
