@@ -40,16 +40,9 @@ def demo(
     model; a damaged file and a malformed message fail as they should. Then everything stays up to be looked at
     until Ctrl-C, which ends and removes it all (--once does so by itself). Needs the extra `demo`.
     """
-    missing = [name for name in EXTRA_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        typer.echo(f"v2td demo needs {', '.join(missing)}: pip install 'v2td[demo]'", err=True)
-        raise typer.Exit(1)
+    if missing := [name for name in EXTRA_PACKAGES if importlib.util.find_spec(name) is None]:
+        raise ServiceError("run the demo", f"{', '.join(missing)} not installed", "pip install 'v2td[demo]'")
 
     from v2td.demo import Options, main
 
-    try:
-        code = asyncio.run(main(Options(once=once, json=json, keep=keep)))
-    except ServiceError as error:
-        typer.echo(f"Error: {error}", err=True)
-        code = 1
-    raise typer.Exit(code)
+    raise typer.Exit(asyncio.run(main(Options(once=once, json=json, keep=keep))))
