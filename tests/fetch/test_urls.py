@@ -1,4 +1,6 @@
 import re
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,9 @@ def test_forbidden(url: str) -> None:
         ("http://[2001:4860::8888]/a", "2001:4860::8888", 80, "/a"),
         ("https://h.example/a=b;c/../d%2Fe?X=%2B%2f;", "h.example", 443, "/a=b;c/../d%2Fe?X=%2B%2f;"),
         ("http://h.example/a b/ü.wav", "h.example", 80, "/a%20b/%C3%BC.wav"),
+        ("http://xn--mnchen-3ya.example/a", "xn--mnchen-3ya.example", 80, "/a"),
+        ("http://xn--mnchen-3ya.example/ä", "xn--mnchen-3ya.example", 80, "/%C3%A4"),
+        ("http://[2001:4860:0:0::0088]/ä", "2001:4860::88", 80, "/%C3%A4"),
         ("http://h.example?x=a@b:c", "h.example", 80, "/?x=a@b:c"),
     ],
 )
@@ -94,13 +99,13 @@ def test_http(url: str, host: str, port: int, sent: str) -> None:
     source = parse(url, SETTINGS)
     assert isinstance(source, HttpSource)
     assert (source.host, source.port) == (host, port)
-    assert (source.target.host, source.target.port) == (host, port)
+    assert source.target.port == port
     assert source.target.raw_path_qs == sent
 
 
 def test_ports_and_hosts() -> None:
     settings = FetchSettings(allowed_ports=(8443,), allowed_hosts=("a.example", "*.B.example", "::1"))
-    for good in ("A.example", "a.example.", "x.b.example", "y.x.b.example", "[::1]"):
+    for good in ("A.example", "a.example.", "x.b.example", "y.x.b.example", "[::1]", "[0:0::1]"):
         parse(f"https://{good}:8443/", settings)
     for bad in ("https://b.example:8443/", "https://xb.example:8443/", "https://c.example:8443/", "https://a.example/"):
         with pytest.raises(JobError):
@@ -135,7 +140,10 @@ def test_parse_decides_every_text(rest: str) -> None:
     except JobError:
         return
     assert isinstance(source, HttpSource)
-    assert (source.target.host, source.target.port) == (source.host, source.port)
+    connected = str(source.target.raw_host)
+    with suppress(ValueError):
+        connected = str(ip_address(connected))
+    assert (connected.lower(), source.target.port) == (source.host, source.port)
     assert source.target.user is None
 
 

@@ -29,7 +29,7 @@ _VERBATIM = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class HttpSource:
-    """`target` is what aiohttp gets, byte for byte; `host` is without brackets and in lower case."""
+    """`target` is what aiohttp gets, byte for byte; `host` is without brackets, in lower case, addresses shortest."""
 
     target: URL
     host: str
@@ -78,7 +78,7 @@ def parse_http(url: str, settings: FetchSettings) -> HttpSource:
     if match is None:
         raise _forbidden(f"{without_secrets(url)} is not http(s)://host[:port]/… (no user name, the host in ASCII)")
     scheme = _scheme(url)
-    host = match["host"].strip("[]").lower()
+    host = _canonical(match["host"].strip("[]"))
     port = int(match["port"]) if match["port"] else DEFAULT_PORTS[scheme]
     if not _is_plain_host(host, in_brackets=match["host"].startswith("[")):
         raise _forbidden(f"{match['host']} is not a host name or a plainly written address")
@@ -88,7 +88,7 @@ def parse_http(url: str, settings: FetchSettings) -> HttpSource:
         raise _forbidden(f"host {host} is not in fetch.allowed_hosts")
     # yarl rewrites what it quotes (`a=b;c`, `dir/../x`), which breaks signatures: only what must be quoted is.
     target = URL(url, encoded=_VERBATIM.fullmatch(url) is not None)
-    if (target.host, target.port) != (host, port):
+    if (_canonical(target.raw_host or ""), target.port) != (host, port):
         raise _forbidden(f"{without_secrets(url)} is ambiguous")  # one reader's host must be the other's
     return HttpSource(target, host, port)
 
@@ -123,6 +123,13 @@ def _is_plain_host(host: str, *, in_brackets: bool) -> bool:
     if _NUMBER.fullmatch(labels[-1]):
         return _is_address(host, 4)
     return len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+
+
+def _canonical(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def _is_address(text: str, version: int) -> bool:
