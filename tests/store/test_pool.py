@@ -1,3 +1,4 @@
+import asyncpg
 import pytest
 from pydantic import SecretStr
 
@@ -25,6 +26,15 @@ async def test_the_pool_is_bounded_and_says_so_in_time(schema: None, settings: D
         with pytest.raises(ServiceError, match=r"connect to Postgres: TimeoutError"):
             async with opened.read("look up"):
                 pass
+
+
+async def test_who_goes_by_sqlstate_gets_it(store: Database) -> None:
+    with pytest.raises(asyncpg.UndefinedTableError):
+        async with store.raw() as connection:
+            await connection.execute("TABLE nonsense")
+    with pytest.raises(ServiceError, match=r"try: .*42P01"):
+        async with store.acquire("try") as connection:
+            await connection.execute("TABLE nonsense")
 
 
 async def test_json_goes_there_and_back(store: Database) -> None:

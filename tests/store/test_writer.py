@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.store.conftest import Writing, no_unwritable
+from tests.store.conftest import Writing, no_unwritable, until
 from tests.store.outcomes import coordinates, failure, segment, transcript
 from v2td.config import DatabaseSettings
 from v2td.errors import ErrorClass, ServiceError
 from v2td.jobs import Failure, Outcome, Word
-from v2td.store import Database, Writer
+from v2td.store import Database, Writer, batch, ensure_partitions
 from v2td.store.connection import Connection
 
 # The end of the second seed, "Baseline Establishment", word for word.
@@ -31,6 +31,7 @@ WHERE created_at > NOW() - INTERVAL '24 hours'
 GROUP BY provider;
 """  # noqa: W291 (verbatim)
 
+WAITING = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 TABLES = ("transcriptions", "transcript_segments", "failures")
 
 
@@ -159,6 +160,17 @@ async def test_two_instances_leave_exactly_one_outcome_of_each_job(
     assert transcriptions + failures == 200
     assert segments == 2 * transcriptions
     assert await sql.fetchval("SELECT count(*) FROM failures JOIN transcriptions USING (id)") == 0
+
+
+async def test_an_outcome_waits_for_the_others_transaction(store: Database, sql: Connection) -> None:
+    """The race of the test above, made certain: NOT EXISTS alone does not see what is not committed yet."""
+    await ensure_partitions(sql, 0)
+    async with store.raw() as one, store.raw() as other, asyncio.TaskGroup() as group, one.transaction():
+        await batch.insert(one, [transcript(1)])
+        second = group.create_task(batch.insert(other, [failure(1)]))
+        await until(lambda: sql.fetchval(f"SELECT count(*) > 0 {WAITING}"))
+    assert second.result() == batch.Written(0, 0, 0)
+    assert await counts(sql) == (1, 2, 0)
 
 
 async def test_a_waiter_that_goes_takes_nobody_along(writing: Writing, sql: Connection, store: Database) -> None:

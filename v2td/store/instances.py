@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
-from v2td.store.faults import explained
 from v2td.store.pool import Database
 
 _UPSERT = """
@@ -35,6 +34,5 @@ class Instance:
 
 async def report(database: Database, instance: Instance) -> None:
     """Write the instance's row, seen now by the server's clock; raises ServiceError."""
-    with explained("report this instance"):
-        async with database.acquire() as connection:
-            await connection.execute(_UPSERT, *astuple(instance))
+    async with database.acquire("report this instance") as connection:
+        await connection.execute(_UPSERT, *astuple(instance))

@@ -42,7 +42,7 @@ async def ensure(connection: Connection, months_ahead: int) -> list[str]:
     """Make the partitions that are missing, by the server's clock; return their names.
 
     One SELECT when there is nothing to do. Any number of instances may call it at once; a cancelled call makes
-    all of its partitions or none.
+    all of its partitions or none. Errors come as the connection's lender has them.
     """
     if not await _missing(connection, months_ahead):
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import asyncpg
 
@@ -23,20 +23,26 @@ class Database:
         self._acquire_seconds = acquire_seconds
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Connection]:
-        """Lend a connection to the primary; errors come as asyncpg has them."""
+    async def raw(self) -> AsyncIterator[Connection]:
+        """Lend a connection to the primary; errors come as asyncpg has them, for who goes by SQLSTATE."""
         # The timeout also bounds the release: a frozen backend would hold it up for ever.
         async with self._primary.acquire(timeout=self._acquire_seconds) as connection:
             yield connection
 
+    def acquire(self, operation: str = "use Postgres") -> AbstractAsyncContextManager[Connection]:
+        """Lend a connection to the primary; raises ServiceError, also for what goes wrong inside."""
+        return self._lend(self._primary, operation)
+
+    def read(self, operation: str) -> AbstractAsyncContextManager[Connection]:
+        """Lend a connection for look-ups, to the replica where there is one; raises ServiceError as `acquire`."""
+        return self._lend(self._readers, operation)
+
     @asynccontextmanager
-    async def read(self, operation: str) -> AsyncIterator[Connection]:
-        """Lend a connection for look-ups, to the replica where there is one; raises ServiceError."""
+    async def _lend(self, pool: asyncpg.Pool, operation: str) -> AsyncIterator[Connection]:
         with explained(operation):
             async with AsyncExitStack() as stack:
                 with connecting():
-                    lent = self._readers.acquire(timeout=self._acquire_seconds)
-                    connection = await stack.enter_async_context(lent)
+                    connection = await stack.enter_async_context(pool.acquire(timeout=self._acquire_seconds))
                 yield connection
 
 

@@ -169,10 +169,10 @@ async def durable_jobs(
 
     A record received there is done when the ids of all its jobs are among them: the id holds the record's
     timestamp, so a recreated topic is not mistaken for the old one. Asks the primary, since a replica may lag.
-    Errors come as asyncpg has them.
+    Raises ServiceError.
     """
     durable: dict[int, set[UUID]] = {}
-    async with database.acquire() as connection:
+    async with database.acquire("look up what is done already") as connection:
         for offset, row_id in await connection.fetch(_DURABLE, cluster_id, topic, partition, first_offset):
             durable.setdefault(offset, set()).add(row_id)
     return {offset: frozenset(ids) for offset, ids in durable.items()}

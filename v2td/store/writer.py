@@ -167,35 +167,41 @@ class Writer:
         delay = RETRY_INITIAL_SECONDS
         while True:
             try:
-                async with self._database.acquire() as connection:
-                    started = time.perf_counter()
-                    written = await batch.insert(connection, outcomes)
-                    metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
+                bad_row = await self._attempt(outcomes)
             except Exception as error:
                 match verdict(error):
-                    case Verdict.BAD_ROW:
-                        self.healthy.set()
-                        return error
                     case Verdict.NO_PARTITION:
                         await self._make_partitions()
                     case Verdict.RETRY:
                         log.warning("Postgres is in trouble", error=describe(error), outcomes=len(outcomes))
-                    case Verdict.STOP:
-                        raise explain("write to Postgres", error) from error
-                    case _:
+                    case None:
                         raise
+                    case _:
+                        raise explain("write to Postgres", error) from error
             else:
                 self.healthy.set()
-                _count(len(outcomes), written)
-                return None
+                return bad_row
             metrics.WRITE_RETRIES.inc()
             self.healthy.clear()
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 (jitter, no secret)
             delay = min(delay * 2, RETRY_MAX_SECONDS)
 
+    async def _attempt(self, outcomes: list[Outcome]) -> Exception | None:
+        async with self._database.raw() as connection:
+            began = time.perf_counter()
+            try:
+                written = await batch.insert(connection, outcomes)
+            except Exception as error:
+                if verdict(error) is Verdict.BAD_ROW:  # said of a connection, it would be no row's fault
+                    return error
+                raise
+            metrics.WRITE_SECONDS.observe(time.perf_counter() - began)
+        _count(len(outcomes), written)
+        return None
+
     async def _make_partitions(self) -> None:
         try:
-            async with self._database.acquire() as connection:
+            async with self._database.raw() as connection:
                 names = await partitions.ensure(connection, self._settings.partitions_ahead)
         except Exception as error:
             if verdict(error) is not Verdict.RETRY:
