@@ -12,6 +12,8 @@ from v2td.errors import ErrorClass
 RECORDING = recordings()[0]
 ID = UUID(int=1)
 GOOD = DemoJob(RECORDING.name, b"", recording=RECORDING)
+LONG = DemoJob("long", b"", recording=max(recordings(), key=lambda recording: recording.seconds))
+LONG_TEXT = LONG.recording.text if LONG.recording else ""
 BAD = DemoJob("damaged.ogg", b"", error_class=ErrorClass.NOT_AUDIO)
 
 
@@ -23,6 +25,10 @@ def heard(text: str, speech: float = 3.0, coverage: float | None = 1.0) -> Heard
     ("job", "outcome", "dead_letter", "problem"),
     [
         (GOOD, heard(RECORDING.text.upper().replace(".", "!")), False, None),
+        (GOOD, heard(RECORDING.text.replace("Hanoi", "Paris")), False, None),
+        (GOOD, heard(RECORDING.text.replace("Hanoi", "Paris").replace("five", "nine")), False, "word error rate 22%"),
+        (LONG, heard(LONG_TEXT.rsplit(maxsplit=4)[0]), False, None),
+        (LONG, heard(LONG_TEXT.rsplit(maxsplit=8)[0]), False, "word error rate"),
         (GOOD, heard("something else entirely"), False, "word error rate"),
         (GOOD, heard(""), False, "word error rate 100%"),
         (GOOD, Refused(ID, "timeout", "slow"), True, "failed as timeout"),

@@ -18,8 +18,8 @@ def demo(
         bool,
         typer.Option(
             "--once",
-            help="Exit after the report: 0 if every good recording was transcribed with a word error rate of at most "
-            "12 % and every bad one got its failure row and its dead letter, else 1.",
+            help="Exit after the report: 0 if every good recording was transcribed with at most one wrong word or 3 % "
+            "of them, and every bad one got its failure row and its dead letter, else 1.",
         ),
     ] = False,
     json: Annotated[

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from v2td.bundled import Recording, recordings
 from v2td.demo.session import DEAD_LETTER_TOPIC, JOBS_TOPIC, Session
@@ -137,14 +137,12 @@ async def outcomes(dsn: str) -> AsyncIterator[Outcomes]:
 
 async def dead_letter_ids(session: Session) -> set[UUID]:
     """The row ids (header v2td-id) of all dead letters that the broker holds now."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=session.bootstrap_servers, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(
+        DEAD_LETTER_TOPIC, bootstrap_servers=session.bootstrap_servers, auto_offset_reset="earliest"
+    )
     await consumer.start()
     try:
-        await consumer.topics()
-        numbers = consumer.partitions_for_topic(DEAD_LETTER_TOPIC) or set()
-        partitions = [TopicPartition(DEAD_LETTER_TOPIC, number) for number in numbers]
-        consumer.assign(partitions)
-        left = sum((await consumer.end_offsets(partitions)).values())
+        left = sum((await consumer.end_offsets(consumer.assignment())).values())
         ids = set()
         while left > 0:
             batches = await consumer.getmany(timeout_ms=READ_TIMEOUT_MS)
