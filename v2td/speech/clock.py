@@ -42,7 +42,7 @@ def to_recording(segment: Segment, window: Window) -> Segment:
     start, end = fit(clock.start(segment.start), clock.end(segment.end), window.speech)
     words = segment.words
     if words is not None:
-        words = tuple(_word(word, clock, window.speech) for word in words)
+        words = tuple(_word(word, clock, window.speech, start, end) for word in words)
     return replace(segment, start=start, end=end, words=words)
 
 
@@ -55,20 +55,27 @@ def fit(start: float, end: float, speech: tuple[Span, ...]) -> tuple[float, floa
 
 
 def covered_seconds(segments: tuple[Segment, ...], speech: tuple[Span, ...]) -> float:
-    """Seconds of `speech` that lie inside a segment that has text (both in times of the recording)."""
+    """Seconds of `speech`, in its order, that lie inside a segment that has text (both in times of the recording)."""
     covered = 0.0
     edge = 0.0  # segments may overlap: each second counts once
+    first = 0  # the spans before this one end before anything that is still to come
     for segment in sorted(segments, key=lambda each: each.start):
         if not segment.text.strip():
             continue
         start = max(segment.start, edge)
         edge = max(edge, segment.end)
-        for span in speech:
+        while first < len(speech) and speech[first].end <= start * SAMPLE_RATE:
+            first += 1
+        for index in range(first, len(speech)):
+            span = speech[index]
+            if span.start >= segment.end * SAMPLE_RATE:
+                break
             overlap = min(segment.end, span.end / SAMPLE_RATE) - max(start, span.start / SAMPLE_RATE)
             covered += max(0.0, overlap)
     return covered
 
 
-def _word(word: Word, clock: WindowClock, speech: tuple[Span, ...]) -> Word:
+def _word(word: Word, clock: WindowClock, speech: tuple[Span, ...], earliest: float, latest: float) -> Word:
+    """Return `word` with times in the recording, inside its segment even if no speech was heard at its place."""
     start, end = fit(clock.start(word.start), clock.end(word.end), speech)
-    return replace(word, start=start, end=end)
+    return replace(word, start=min(max(start, earliest), latest), end=min(max(end, earliest), latest))
