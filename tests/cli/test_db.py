@@ -31,7 +31,7 @@ async def test_upgrade_and_version(run: CliRunner, database: str) -> None:
 def test_no_server_is_an_error_without_the_password(run: CliRunner, command: str) -> None:
     result = run.invoke(app, ["db", command], env={"V2TD_DATABASE__DSN": "postgresql://v2td:hunter2@127.0.0.1:1/v2td"})
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: connect to Postgres: ")
+    assert result.stderr.startswith("error: connect to Postgres at ")
     assert "hunter2" not in result.output
     assert result.stdout == ""
 

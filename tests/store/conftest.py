@@ -50,7 +50,7 @@ async def sql(database: str, schema: None) -> AsyncIterator[Connection]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
-        while not await condition():  # noqa: ASYNC110 (what Postgres does on its own sets no event here)
+        while not await condition():
             await asyncio.sleep(0.01)
 
 

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from v2td.errors import ServiceError
-from v2td.store.faults import Verdict, connecting, describe, explain, explained, verdict
+from v2td.store.faults import Verdict, connecting, describe, explain, explained, server_of, verdict
 
 
 def postgres_error(sqlstate: str, **fields: str) -> asyncpg.PostgresError:
@@ -76,6 +76,19 @@ def test_other_errors_pass() -> None:
 
 @pytest.mark.parametrize("dsn", ["postgresql://v2td:hun/ter2@host/db", "hunter2://v2td@host/db"])
 async def test_a_bad_dsn_is_told_in_our_words(dsn: str) -> None:
-    with pytest.raises(ServiceError, match=r"cannot be read.*%XX") as caught, connecting():
+    with pytest.raises(ServiceError, match=r"cannot be read.*%XX") as caught, connecting(server_of(dsn)):
         await asyncpg.connect(dsn, timeout=5)
     assert "hun" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "server"),
+    [
+        ("postgresql://v2td:secret@db.example:5433/v2td?sslmode=require", "db.example:5433/v2td"),
+        ("postgres:///v2td?host=/run/postgresql", "/v2td"),
+        ("postgresql://v2td:hun/ter2@host/db", ""),
+        ("nonsense", ""),
+    ],
+)
+def test_the_server_is_named_and_nothing_secret(dsn: str, server: str) -> None:
+    assert server_of(dsn) == server

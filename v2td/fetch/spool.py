@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from io import FileIO
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from v2td.errors import ServiceError
+from v2td.scratch import scratch_folder
 
 _PREFIX = "v2td-spool-"
 
@@ -63,9 +61,7 @@ class Spool:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack, _disk_errors(self._base):
-            self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._remove_stale()
-            self.folder = stack.enter_context(_locked_folder(self._base))
+            self.folder = stack.enter_context(scratch_folder(self._base, _PREFIX))
             self._stack = stack.pop_all()
         return self
 
@@ -84,47 +80,6 @@ class Spool:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-
-    def _remove_stale(self) -> None:
-        for folder in self._base.glob(f"{_PREFIX}*"):
-            with contextlib.suppress(OSError):  # somebody else's, held, or just removed by another daemon
-                status = folder.lstat()
-                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                    continue
-                descriptor = _open_directory(folder)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder)
-                finally:
-                    os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked_folder(base: Path) -> Iterator[Path]:
-    folder, descriptor = _make_locked(base)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
-
-
-def _make_locked(base: Path) -> tuple[Path, int]:
-    """Make a folder and lock it; another daemon that starts may take it for stale in between, then make another."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        try:
-            descriptor = _open_directory(folder)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if folder.exists():
-            return folder, descriptor
-        os.close(descriptor)
-
-
-def _open_directory(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager

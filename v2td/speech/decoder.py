@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -15,9 +13,10 @@ from typing import Any, Self, TypeVar
 from v2td import metrics
 from v2td.child import Child, ChildDied
 from v2td.config import SpeechSettings
-from v2td.errors import ErrorClass, JobError
+from v2td.errors import ErrorClass, JobError, ServiceError
 from v2td.jobs import SAMPLE_RATE, Audio, Window
 from v2td.logs import get_logger
+from v2td.scratch import scratch_folder
 from v2td.speech import decode_worker
 from v2td.speech.decode_worker import DecodeRequest, Piece
 from v2td.speech.vad import VadSettings
@@ -29,6 +28,7 @@ log = get_logger(__name__)
 CRASHES_FORGIVEN = 1  # a child may have died of something else; the second time it was this recording
 NICE = 5  # decoders run ahead of the engine; they must not take its cores from it
 ANY_GENERATION = -1
+PCM_PREFIX = "v2td-pcm-"
 
 
 class _ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another recording killed the child)
@@ -108,10 +108,10 @@ class Decoders:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            folder = tempfile.TemporaryDirectory(
-                prefix=f"v2td-{os.getpid()}-", dir=self._settings.pcm_dir, ignore_cleanup_errors=True
-            )
-            self._folder = Path(stack.enter_context(folder))
+            try:
+                self._folder = stack.enter_context(scratch_folder(self._settings.pcm_dir, PCM_PREFIX))
+            except OSError as error:
+                raise ServiceError("make a folder for PCM", str(error), "set speech.pcm_dir to a tmpfs") from error
             for slot in self._slots:
                 stack.push_async_callback(slot.child.close)
             async with asyncio.TaskGroup() as group:

@@ -148,12 +148,22 @@ def _open(path: Path) -> av.container.InputContainer:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     try:
         return av.open(str(path), options=options, metadata_errors="ignore")
-    except av.error.ArgumentError as error:
+    except av.error.ArgumentError as error:  # a demuxer that is not in FORMATS
+        if _is_plain_text(path):
+            raise JobError(ErrorClass.NOT_AUDIO, "a text file") from error
         raise JobError(ErrorClass.FORMAT_FORBIDDEN, "not one of the container formats that are read") from error
     except (av.error.InvalidDataError, av.error.EOFError) as error:
         raise JobError(ErrorClass.NOT_AUDIO, "no known audio format") from error
     except av.error.FFmpegError as error:
         raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
+
+
+def _is_plain_text(path: Path) -> bool:
+    """Tell prose, HTML or JSON, which FFmpeg may take for subtitles, from files that name other files."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    playlist = head.lstrip().startswith((b"#EXTM3U", b"v=0", b"ffconcat", b"<?xml", b"<MPD", b"<Smooth"))
+    return not playlist and b"\0" not in head and not head.translate(None, bytes(range(9, 14)) + bytes(range(32, 256)))
 
 
 def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:

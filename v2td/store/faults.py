@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from urllib.parse import urlsplit
 
 import asyncpg
 
+from v2td.config import without_password
 from v2td.errors import ServiceError
 
 
@@ -89,14 +91,20 @@ def explained(operation: str) -> Iterator[None]:
 
 
 @contextmanager
-def connecting() -> Iterator[None]:
-    """Raise whatever goes wrong while a connection is first made as ServiceError."""
-    operation = "connect to Postgres"
+def connecting(server: str = "") -> Iterator[None]:
+    """Raise whatever goes wrong while a connection is made as ServiceError, which names the `server`."""
+    operation = f"connect to Postgres at {server}" if server else "connect to Postgres"
     try:
         with explained(operation):
             yield
     except ValueError:  # from the parser of DSNs
         raise ServiceError(operation, _DSN_PROBLEM, _DSN_HINT) from None
+
+
+def server_of(dsn: str) -> str:
+    """Return host, port and database of a DSN, for a person; nothing when they cannot be told apart surely."""
+    parts = urlsplit(without_password(dsn))
+    return parts.netloc.rpartition("@")[2] + parts.path if parts.scheme in ("postgres", "postgresql") else ""
 
 
 def _hint(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import asyncpg
 
 from v2td.errors import ServiceError
 from v2td.store.connection import Connection
-from v2td.store.faults import connecting, explained
+from v2td.store.faults import connecting, explained, server_of
 
 LOCK_KEY = 0x763274645F6D6967  # "v2td_mig": held while migrations are applied
 CONNECT_SECONDS = 10
@@ -97,7 +97,7 @@ async def _version(connection: Connection) -> int:
 
 @asynccontextmanager
 async def _connection(dsn: str, operation: str) -> AsyncIterator[Connection]:
-    with connecting():
+    with connecting(server_of(dsn)):
         connection = await asyncpg.connect(
             dsn, timeout=CONNECT_SECONDS, server_settings={"application_name": "v2td db"}
         )

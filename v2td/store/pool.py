@@ -11,7 +11,7 @@ import asyncpg
 from v2td.config.settings import DatabaseSettings
 from v2td.store import batch
 from v2td.store.connection import Connection, set_json_codec
-from v2td.store.faults import connecting, explained
+from v2td.store.faults import connecting, explained, server_of
 
 
 class Database:
@@ -77,7 +77,7 @@ async def _pool(
             await batch.prepare(connection)
 
     milliseconds = str(max(1, round(settings.statement_seconds * 1000)))
-    with connecting():
+    with connecting(server_of(dsn)):
         pool = await asyncpg.create_pool(
             dsn,
             min_size=settings.pool_min if writes else 0,
@@ -95,7 +95,7 @@ async def _pool(
         )
     try:
         if writes:
-            with connecting():  # with pool_min = 0 nothing has been tried yet
+            with connecting(server_of(dsn)):  # with pool_min = 0 nothing has been tried yet
                 async with pool.acquire(timeout=settings.connect_seconds):
                     pass
         yield pool
