@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from v2td import __version__
-from v2td.cli import db, demo, run, schema, transcribe
+from v2td.cli import db, demo, run, schema, submit, transcribe
 from v2td.errors import ServiceError
 
 
@@ -38,6 +38,7 @@ app.command(rich_help_panel="The service")(run.run)
 app.command(rich_help_panel="To try it")(demo.demo)
 app.command(rich_help_panel="To try it")(transcribe.transcribe)
 app.add_typer(db.app, name="db", rich_help_panel="The service")
+app.command(rich_help_panel="Jobs")(submit.submit)
 app.add_typer(schema.app, name="schema", rich_help_panel="Jobs")
 
 

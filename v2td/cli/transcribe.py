@@ -89,7 +89,7 @@ async def _transcribe(
         def on_progress() -> None:
             done, known = transcriber.heard_seconds, transcriber.decoded_seconds
             speed = done / max(bar.tasks[0].elapsed or 0.0, 0.1)
-            detail = f"{done:.0f} of {known:.0f} s of audio, {speed:.1f} times as fast as it is spoken"
+            detail = f"{done:.0f} of {known:.0f} s of audio, {speed:.1f}x real time"
             bar.update(task, completed=done, total=known, detail=detail)
 
         def finished(path: Path, document: Document) -> None:

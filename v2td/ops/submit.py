@@ -1,0 +1,154 @@
+"""Submitting jobs: local files are put where the daemon can read them, messages are sent, outcomes waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes
+from uuid import UUID, uuid4
+
+from aiokafka import AIOKafkaProducer
+
+from v2td.config import FetchSettings, S3Settings, Settings
+from v2td.errors import ServiceError
+from v2td.fetch import ObjectStore
+from v2td.intake import admin_client, client_options
+from v2td.jobs import Coordinates
+from v2td.messages import without_secrets
+from v2td.ops import request
+from v2td.ops.kafka import explained
+from v2td.store import Reader, StoredOutcome, open_database
+
+FIRST_PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 1.0
+PAUSE_FACTOR = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A message that the daemon will take. `source` is what the user named; `upload` is None, or (bucket, key)."""
+
+    source: str
+    value: bytes
+    key: bytes
+    job_id: str
+    audio_url: str
+    upload: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job that Kafka has."""
+
+    source: str
+    job_id: str
+    audio_url: str  # as it may be shown
+    coordinates: Coordinates
+
+    @property
+    def row_id(self) -> UUID:
+        """The id of its row in Postgres."""
+        return self.coordinates.row_id()
+
+
+def prepare(source: str, fields: Mapping[str, Any], settings: Settings) -> Prepared:
+    """Make the message for a URL or a local file; nothing is sent or uploaded yet.
+
+    Raises JobError when the daemon would refuse the message, ServiceError when it could not read the file.
+    """
+    upload = None
+    url = source
+    if "://" not in source:
+        url, upload = _place(Path(source), settings.s3, settings.fetch)
+    given = fields.get("id")
+    job_id = given or str(uuid4())
+    value = request.message({**fields, "id": job_id, "audio_url": url})
+    request.read(value, settings)
+    key = given or without_secrets(url)
+    return Prepared(source, value, key.encode(errors="replace"), job_id, url, upload)
+
+
+def _place(path: Path, s3: S3Settings, fetch: FetchSettings) -> tuple[str, tuple[str, str] | None]:
+    """Return the URL under which the daemon will find a local file, and where to upload it before."""
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ServiceError(f"submit {path}", "not a file that can be read", "name a file, or a URL with ://")
+    if s3.upload_bucket is not None:
+        key = f"uploads/{datetime.now(UTC):%Y-%m-%d}/{uuid4()}-{path.name}"
+        return f"s3://{s3.upload_bucket}/{key}", (s3.upload_bucket, key)
+    resolved = path.resolve()
+    if any(resolved.is_relative_to(root.resolve()) for root in fetch.file_roots):
+        return f"file://{quote_from_bytes(os.fsencode(resolved))}", None
+    raise ServiceError(
+        f"submit {path}",
+        "the daemon could not read this file",
+        "set s3.upload_bucket and it is uploaded, or fetch.file_roots to a folder above it",
+    )
+
+
+async def send(jobs: Sequence[Prepared], topic: str, settings: Settings) -> list[Submitted]:
+    """Upload what has to be, then send all messages; raises ServiceError.
+
+    Every job is acknowledged by all replicas in sync when this returns; after an error or a cancellation some may be.
+    """
+    async with ObjectStore(settings.s3) as store:
+        for job in jobs:
+            if job.upload is not None:
+                await store.upload(Path(job.source), *job.upload)
+    kafka = settings.kafka
+    with explained(kafka, f"send to {topic}"):
+        cluster = await _cluster_with(topic, settings)
+        producer = AIOKafkaProducer(**client_options(kafka), acks="all", enable_idempotence=True)
+        try:
+            await producer.start()
+            sent = [await producer.send(topic, job.value, key=job.key) for job in jobs]
+            records = await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
+    return [
+        Submitted(
+            job.source,
+            job.job_id,
+            without_secrets(job.audio_url),
+            Coordinates(cluster, topic, record.partition, record.offset, record.timestamp),
+        )
+        for job, record in zip(jobs, records, strict=True)
+    ]
+
+
+async def _cluster_with(topic: str, settings: Settings) -> str:
+    """Return the id of the cluster, in which the topic is: a misspelt one must not be created by sending to it."""
+    async with admin_client(settings.kafka) as admin:
+        description = await admin.describe_cluster()
+        if topic not in await admin.list_topics():
+            raise ServiceError(f"send to {topic}", "there is no such topic", "create it, or name another by --topic")
+    return str(description.get("cluster_id") or "")
+
+
+@asynccontextmanager
+async def open_reader(settings: Settings) -> AsyncIterator[Reader]:
+    """Open what `wait` asks; raises ServiceError when Postgres cannot be reached."""
+    async with open_database(settings.database, "v2td submit", read_only=True) as database:
+        yield Reader(database)
+
+
+async def wait(reader: Reader, jobs: Sequence[Submitted]) -> AsyncGenerator[tuple[Submitted, StoredOutcome], None]:
+    """Yield each job's outcome when it is durable, until all have one; raises ServiceError."""
+    waiting = list(jobs)
+    pause = FIRST_PAUSE_SECONDS
+    while waiting:
+        before = len(waiting)
+        for job in tuple(waiting):
+            at = job.coordinates
+            found = await reader.at(at.cluster_id, at.topic, at.partition, at.offset, at.timestamp_ms)
+            if found:
+                waiting.remove(job)
+                yield job, found[0]
+        pause = FIRST_PAUSE_SECONDS if len(waiting) < before else min(pause * PAUSE_FACTOR, MAX_PAUSE_SECONDS)
+        if waiting:
+            await asyncio.sleep(pause)
