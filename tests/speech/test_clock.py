@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import pytest
@@ -104,7 +105,7 @@ def test_words_lie_inside_their_segment(heard: tuple[Window, float, float], data
     window, start, end = heard
     times = st.floats(start, end)
     borders = data.draw(st.lists(times, max_size=8).map(sorted))
-    words = tuple(Word(first, last, "word", 1.0) for first, last in zip(borders, borders[1:], strict=False))
+    words = tuple(Word(first, last, "word", 1.0) for first, last in itertools.pairwise(borders))
     moved = to_recording(segment(start, end, words=words), window)
     assert moved.words is not None
     assert len(moved.words) == len(words)

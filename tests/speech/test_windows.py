@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -41,8 +42,8 @@ def test_windows_are_not_too_long_and_numbered_in_order(recording: tuple[list[Sp
 def test_no_sample_is_heard_twice_and_pieces_are_in_order(recording: tuple[list[Span], int]) -> None:
     pieces = [piece for window in pack(*recording) for piece in window.pieces]
     assert all(piece.start < piece.end for piece in pieces)
-    assert all(before.end <= after.start for before, after in zip(pieces, pieces[1:], strict=False))
-    assert all(0 <= piece.start and piece.end <= recording[1] for piece in pieces)
+    assert all(before.end <= after.start for before, after in itertools.pairwise(pieces))
+    assert all(piece.start >= 0 and piece.end <= recording[1] for piece in pieces)
 
 
 @given(recordings())
@@ -89,7 +90,7 @@ def test_the_windows_do_not_depend_on_how_the_spans_arrive(recording: tuple[list
 @given(recordings())
 def test_a_window_is_closed_only_when_the_next_span_would_not_fit(recording: tuple[list[Span], int]) -> None:
     windows = pack(*recording)
-    for window, following in zip(windows, windows[1:], strict=False):
+    for window, following in itertools.pairwise(windows):
         first = following.speech[0]
         first_alone = min(first.length + 2 * PAD, following.pieces[0].length)
         assert window.length + first_alone > WINDOW - PAD  # how much silence the first span got is up to the packer
