@@ -88,23 +88,32 @@ class Child:
         await self.close()
 
     async def restart(self) -> None:
-        """Kill what is there and bring up a fresh process; ServiceError when it does not become ready."""
+        """Kill what is there and bring up a fresh process; ServiceError when it does not become ready.
+
+        A restart that fails or is cancelled leaves no process.
+        """
         self.kill()
         executor = ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=enter, initargs=self._enter_args()
         )
         self._executor = executor
         self.generation += 1
+        deadline = asyncio.timeout(self._load_seconds)
         try:
-            async with asyncio.timeout(self._load_seconds):
+            async with deadline:
                 self.pid = await asyncio.wrap_future(executor.submit(os.getpid))
                 await asyncio.wrap_future(executor.submit(self._setup, *self._args))
-        except TimeoutError as error:
-            raise ServiceError(f"start {self.name}", f"not ready after {self._load_seconds:g} s") from error
-        except BrokenProcessPool as error:
-            raise ServiceError(
-                f"start {self.name}", "the process ended while it was starting", "see its message above, or dmesg"
-            ) from error
+        except BaseException as error:
+            self.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise ServiceError(
+                    f"start {self.name}", "the process ended while it was starting", "see its message above, or dmesg"
+                ) from error
+            if deadline.expired() and isinstance(error, TimeoutError):
+                raise ServiceError(f"start {self.name}", f"not ready after {self._load_seconds:g} s") from error
+            if isinstance(error, Exception) and not isinstance(error, ServiceError):  # what the setup raised
+                raise ServiceError(f"start {self.name}", f"{type(error).__name__}: {error}") from error
+            raise
 
     async def call(self, function: Callable[..., T], *args: Any, deadline_seconds: float) -> T:
         """Return `function(*args)` from the child, or raise what it raised.
