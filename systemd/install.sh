@@ -107,7 +107,7 @@ install -m 0644 "$stage/v2td.service" "$destdir/etc/systemd/system/v2td.service"
 if [[ -z $destdir && -d /run/systemd/system ]]; then
   systemctl daemon-reload
   if [[ $restart == yes ]]; then
-    systemctl start v2td.service
+    systemctl start v2td.service || fail "installed, but it does not start: journalctl -u v2td says why"
   fi
 fi
 
