@@ -35,7 +35,7 @@ def raise_in_child(statement: str) -> tuple[Callable[..., None], str]:
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 (processes end without an event)
+        while not condition():  # a process ends without an event
             await asyncio.sleep(0.01)
 
 

@@ -63,7 +63,7 @@ class Child:
     def __init__(
         self,
         name: str,
-        setup: Callable[..., None],
+        setup: Callable[..., object],
         args: tuple[Any, ...] = (),
         *,
         cpus: Sequence[int] = (),
