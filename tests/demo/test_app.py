@@ -10,14 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.demo.remains import processes_of, shared_memory_files, shared_memory_of, system_state, wait_until_gone
+from v2td.demo.folder import demo_folder
 
+Start = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "v2td", "demo"]
@@ -42,10 +45,20 @@ def environment(place: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"} | own
 
 
-def start(place: Path, *flags: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*DEMO, *flags], env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@pytest.fixture
+def start(place: Path) -> Iterator[Start]:
+    """Starts `v2td demo` with the flags given; a test that fails leaves no demo running."""
+    with ExitStack() as stack:
+
+        def start(*flags: str) -> subprocess.Popen[str]:
+            demo = subprocess.Popen(
+                [*DEMO, *flags], env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            stack.enter_context(demo)  # closes its pipe and waits for it
+            stack.callback(demo.terminate)
+            return demo
+
+        yield start
 
 
 def read_until(demo: subprocess.Popen[str], text: str) -> list[str]:
@@ -119,8 +132,8 @@ def as_ordinary_user(env: dict[str, str]) -> list[str]:
     pytest.fail(f"neither runuser nor unshare --user can run {sys.executable} as nobody here: {trial.stderr.decode()}")
 
 
-def test_without_once_it_shows_the_table_and_stays_until_told(place: Path) -> None:
-    demo = start(place)
+def test_without_once_it_shows_the_table_and_stays_until_told(place: Path, start: Start) -> None:
+    demo = start()
     lines = "".join(read_until(demo, "Ctrl-C ends everything"))
     folder = demo_folder_of(place)
     processes = processes_of(folder)
@@ -147,9 +160,9 @@ def test_without_once_it_shows_the_table_and_stays_until_told(place: Path) -> No
     assert not any(path.exists() for path in files)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_in_the_middle_ends_everything(place: Path, number: signal.Signals) -> None:
-    demo = start(place, "--once")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_ends_everything(place: Path, start: Start, number: signal.Signals) -> None:
+    demo = start("--once")
     read_until(demo, "jobs are in the topic")
     processes = processes_of(demo_folder_of(place))
     assert processes
@@ -160,8 +173,10 @@ def test_a_signal_in_the_middle_ends_everything(place: Path, number: signal.Sign
     assert leftovers(place) == []
 
 
-def test_kill_9_leaves_no_process_and_the_next_demo_removes_the_folder(place: Path) -> None:
-    demo = start(place, "--once")
+def test_kill_9_leaves_no_process_and_the_next_demo_removes_the_folder(
+    place: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = start("--once")
     read_until(demo, "jobs are in the topic")
     folder = demo_folder_of(place)
     processes = processes_of(folder)
@@ -173,16 +188,14 @@ def test_kill_9_leaves_no_process_and_the_next_demo_removes_the_folder(place: Pa
     assert shared_memory_of(pids) == []
     assert not any(path.exists() for path in files)
     assert leftovers(place) == [folder]
-    next_one = start(place, "--once")
-    read_until(next_one, "jobs are in the topic")
-    assert not folder.exists()
-    next_one.terminate()
-    end(next_one)
+    monkeypatch.setattr(tempfile, "tempdir", str(place / "tmp"))
+    with demo_folder():
+        assert not folder.exists()
     assert leftovers(place) == []
 
 
-def test_a_daemon_that_dies_is_told_and_everything_ends(place: Path) -> None:
-    demo = start(place, "--once")
+def test_a_daemon_that_dies_is_told_and_everything_ends(place: Path, start: Start) -> None:
+    demo = start("--once")
     read_until(demo, "jobs are in the topic")
     (daemon,) = [child for child in psutil.Process(demo.pid).children() if "run" in child.cmdline()]
     daemon.kill()
@@ -192,13 +205,13 @@ def test_a_daemon_that_dies_is_told_and_everything_ends(place: Path) -> None:
     assert leftovers(place) == []
 
 
-def test_keep_stays_even_with_once_and_says_how_to_submit(place: Path) -> None:
-    demo = start(place, "--once", "--keep")
+def test_keep_stays_even_with_once_and_says_how_to_submit(place: Path, start: Start) -> None:
+    demo = start("--once", "--keep")
     lines = read_until(demo, "Ctrl-C ends everything")
     assert any("v2td submit" in line for line in lines)
     time.sleep(0.5)
     assert demo.poll() is None
-    demo.terminate()
+    demo.send_signal(signal.SIGHUP)  # its terminal is closed
     end(demo)
     assert demo.returncode == 0
     assert leftovers(place) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from textwrap import shorten
 
 from rich.console import Console
@@ -31,7 +33,7 @@ def print_results(results: Results, console: Console) -> None:
 
 def print_where_to_look(session: Session, console: Console) -> None:
     """Commands and addresses that work while the demo is up."""
-    query = "SELECT job_id, text FROM transcriptions"
+    query = "SELECT job_id, language, left(text, 80) FROM transcriptions"
     console.print("Where to look further, while the demo is up:")
     for what, where in (
         ("rows", f'{session.psql} -c "{query}"'),
@@ -47,7 +49,8 @@ def print_where_to_look(session: Session, console: Console) -> None:
 
 def print_how_to_play(session: Session, console: Console) -> None:
     """How to submit a job of one's own."""
-    command = f"v2td submit --config {session.config} {session.audio_url}/en-01.flac"
+    v2td = shutil.which("v2td") or f"{sys.executable} -m v2td"
+    command = f"{v2td} submit --config {session.config} {session.audio_url}/en-01.flac"
     console.print("Submit jobs from another terminal (the demo model knows only sentences like these):")
     console.print(Text(f"  {command}"), soft_wrap=True)
 
