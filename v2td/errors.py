@@ -86,3 +86,10 @@ class ConfigError(ServiceError):
 
     def __str__(self) -> str:
         return f"{self.field} = {self.value}: {self.hint}"
+
+
+def first_of(error: BaseException) -> BaseException:
+    """Return the first error inside an exception group, however deep it lies; any other error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -9,8 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from v2td import __version__
-from v2td.cli import db, demo, run, schema, submit, transcribe
-from v2td.errors import ServiceError
+from v2td.cli import check, db, demo, model, run, schema, submit, transcribe
+from v2td.errors import ServiceError, first_of
 
 
 class Commands(TyperGroup):
@@ -22,7 +22,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except* ServiceError as group:  # alone or out of a TaskGroup
-            sys.stderr.write(f"error: {_first(group)}\n")
+            sys.stderr.write(f"error: {first_of(group)}\n")
             code = 1
         raise typer.Exit(code)
 
@@ -35,9 +35,11 @@ app = typer.Typer(
     epilog="`v2td COMMAND --help` says more. Settings come from config.toml, variables V2TD_SECTION__KEY and --set.",
 )
 app.command(rich_help_panel="The service")(run.run)
+app.command(rich_help_panel="The service")(check.check)
 app.command(rich_help_panel="To try it")(demo.demo)
 app.command(rich_help_panel="To try it")(transcribe.transcribe)
 app.add_typer(db.app, name="db", rich_help_panel="The service")
+app.add_typer(model.app, name="model", rich_help_panel="The service")
 app.command(rich_help_panel="Jobs")(submit.submit)
 app.add_typer(schema.app, name="schema", rich_help_panel="Jobs")
 
@@ -56,10 +58,3 @@ def v2td(
     ] = False,
 ) -> None:
     """Recordings named in Kafka become transcripts in Postgres, as fast as the hardware allows, without losing one."""
-
-
-def _first(group: BaseExceptionGroup[ServiceError]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

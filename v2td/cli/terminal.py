@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from rich.console import Console
 
+PIPE_WIDTH = 10_000  # columns; a file has no edge at which a line must be broken
 Result = TypeVar("Result")
 
 
-def console() -> Console:
-    """Return standard error as rich writes it: plain unless it is a terminal and NO_COLOR is unset."""
+def console(*, stderr: bool = True) -> Console:
+    """Return a stream as rich writes it: plain and without a width unless it is a terminal; NO_COLOR is obeyed."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
 
 
 def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:
