@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -100,39 +99,23 @@ async def submit(session: Session, jobs: Sequence[DemoJob]) -> dict[Place, DemoJ
         await producer.stop()
 
 
-class Outcomes:
-    """Reads the rows of the demo's topic; made by `outcomes`."""
-
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        self._connection = connection
-
-    async def read(self) -> dict[Place, Outcome]:
-        """Every outcome that is durable by now."""
-        found: dict[Place, Outcome] = {}
-        for row in await self._connection.fetch(TRANSCRIPTIONS, JOBS_TOPIC):
-            found[Place(row["kafka_partition"], row["kafka_offset"])] = Heard(
-                id=row["id"],
-                language=row["language"],
-                audio_seconds=row["audio_seconds"],
-                speech_seconds=row["speech_seconds"],
-                speech_coverage_ratio=row["speech_coverage_ratio"],
-                text=row["text"],
-                seconds_taken=row["duration"],
-            )
-        for row in await self._connection.fetch(FAILURES, JOBS_TOPIC):
-            place = Place(row["kafka_partition"], row["kafka_offset"])
-            found[place] = Refused(row["id"], row["error_class"], row["reason"])
-        return found
-
-
-@asynccontextmanager
-async def outcomes(dsn: str) -> AsyncIterator[Outcomes]:
-    """A connection to look at the tables, which the daemon has made."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        yield Outcomes(connection)
-    finally:
-        await connection.close()
+async def read_outcomes(database: asyncpg.Pool[asyncpg.Record]) -> dict[Place, Outcome]:
+    """Every outcome that is durable by now; the daemon has made the tables."""
+    found: dict[Place, Outcome] = {}
+    for row in await database.fetch(TRANSCRIPTIONS, JOBS_TOPIC):
+        found[Place(row["kafka_partition"], row["kafka_offset"])] = Heard(
+            id=row["id"],
+            language=row["language"],
+            audio_seconds=row["audio_seconds"],
+            speech_seconds=row["speech_seconds"],
+            speech_coverage_ratio=row["speech_coverage_ratio"],
+            text=row["text"],
+            seconds_taken=row["duration"],
+        )
+    for row in await database.fetch(FAILURES, JOBS_TOPIC):
+        place = Place(row["kafka_partition"], row["kafka_offset"])
+        found[place] = Refused(row["id"], row["error_class"], row["reason"])
+    return found
 
 
 async def dead_letter_ids(session: Session) -> set[UUID]:

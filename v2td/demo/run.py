@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+import asyncpg
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from v2td.demo.jobs import DemoJob, Heard, Outcome, Place, dead_letter_ids, demo_jobs, outcomes, submit
+from v2td.demo.jobs import DemoJob, Heard, Outcome, Place, dead_letter_ids, demo_jobs, read_outcomes, submit
 from v2td.demo.session import Session
 from v2td.demo.verdict import Result, Results
 
@@ -36,11 +37,11 @@ async def run_jobs(session: Session, console: Console) -> Results:
 
 async def follow(session: Session, console: Console) -> None:
     """Print every outcome that is not there yet, until cancelled; ServiceError when the daemon ends."""
-    async with outcomes(session.dsn) as table:
-        known = set(await table.read())
+    async with asyncpg.create_pool(session.dsn, min_size=1, max_size=1) as database:
+        known = set(await read_outcomes(database))
         while True:
             session.raise_if_dead()
-            for place, outcome in (await table.read()).items():
+            for place, outcome in (await read_outcomes(database)).items():
                 if place not in known:
                     known.add(place)
                     console.print(line(f"offset {place.partition}:{place.offset}", outcome))
@@ -58,12 +59,12 @@ async def _watch(session: Session, sent: Mapping[Place, DemoJob], console: Conso
         TimeElapsedColumn(),
     )
     deadline = time.monotonic() + JOBS_SECONDS
-    async with outcomes(session.dsn) as table:
+    async with asyncpg.create_pool(session.dsn, min_size=1, max_size=1) as database:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("jobs", total=len(sent))
             while len(ended) < len(sent) and time.monotonic() < deadline:
                 session.raise_if_dead()
-                for place, outcome in (await table.read()).items():
+                for place, outcome in (await read_outcomes(database)).items():
                     if place in sent and place not in ended:
                         ended[place] = outcome
                         console.print(line(sent[place].name, outcome))
