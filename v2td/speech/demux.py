@@ -28,8 +28,10 @@ FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gif,gsm,jpeg_pipe,matroska,webm,mov,mp4,m4a,"
     "3gp,3g2,mj2,mp2,mp3,mpeg,mpegts,ogg,png_pipe,spx,tta,voc,w64,wav,webp_pipe,wv,xwma"
 )
+HLS = b"#EXTM3U"
 SAMPLE_RATES = range(4_000, 384_001)  # Hz
 MAX_CHANNELS = 8
+UNKNOWN_RIFF_BYTES = 0x7FF0_0000  # a WAV that claims to be longer was written into a pipe
 HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are rounding
 MAX_HOLE_SECONDS = 600.0  # larger ones are a new clock, not a hole
 
@@ -55,6 +57,7 @@ class PcmReader:
 
     def __init__(self, path: Path, max_seconds: float) -> None:
         self.damage = Damage()
+        self._path = path
         self.samples = 0  # at SAMPLE_RATE, read so far
         self._max_samples = int(max_seconds * SAMPLE_RATE)
         self._container = _open(path)
@@ -113,13 +116,15 @@ class PcmReader:
                 packet = next(packets)
             except StopIteration:
                 return
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, IndexError):  # IndexError: PyAV, of a stream that turns up on the way
                 self.damage.bad_packets += 1  # the demuxer is lost: nothing comes after this
                 return
             try:
                 for frame in packet.decode():
-                    if isinstance(frame, av.AudioFrame):
+                    if _readable(frame.sample_rate, frame.layout.nb_channels):
                         yield frame
+                    else:  # a damaged header may say 47 channels
+                        self.damage.bad_packets += 1
             except av.error.FFmpegError:
                 self.damage.bad_packets += 1
 
@@ -135,13 +140,22 @@ class PcmReader:
             yield np.zeros(int(hole * SAMPLE_RATE), np.int16)
 
     def _compare_with_container(self) -> None:
-        declared = self._container.duration
-        if declared is None:
-            return
-        missing = declared / av.time_base - self.samples / SAMPLE_RATE
+        declared = self._declared_seconds()
+        missing = declared - self.samples / SAMPLE_RATE
         # Declared lengths are estimates in some containers, hence a second and a fiftieth of tolerance.
-        if missing > 1.0 and missing > 0.02 * declared / av.time_base:
+        if missing > 1.0 and missing > 0.02 * declared:
             self.damage.missing_seconds += missing
+
+    def _declared_seconds(self) -> float:
+        """Return how long the recording should be, 0 when the container does not tell."""
+        seconds = (self._container.duration or 0) / av.time_base
+        if self._container.format.name == "wav" and self._stream.bit_rate:
+            # FFmpeg goes by the size of the file. What could not seek back wrote a size of 2 or 4 GB.
+            with self._path.open("rb") as file:
+                riff_bytes = int.from_bytes(file.read(8)[4:], "little")
+            if riff_bytes < UNKNOWN_RIFF_BYTES:
+                seconds += max(0, 8 + riff_bytes - self._container.size) * 8 / self._stream.bit_rate
+        return seconds
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -153,6 +167,11 @@ def _open(path: Path) -> av.container.InputContainer:
             raise JobError(ErrorClass.NOT_AUDIO, "a text file") from error
         raise JobError(ErrorClass.FORMAT_FORBIDDEN, "not one of the container formats that are read") from error
     except (av.error.InvalidDataError, av.error.EOFError) as error:
+        with path.open("rb") as file:
+            if file.read(len(HLS)) == HLS:  # FFmpeg takes it for a playlist only when its name says so
+                raise JobError(
+                    ErrorClass.FORMAT_FORBIDDEN, "a playlist is not read, for it opens other files"
+                ) from None
         raise JobError(ErrorClass.NOT_AUDIO, "no known audio format") from error
     except av.error.FFmpegError as error:
         raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
@@ -180,6 +199,10 @@ def _check_parameters(stream: av.AudioStream) -> None:
         raise JobError(ErrorClass.BAD_PARAMS, f"sample rate {context.sample_rate} Hz is outside 4 to 384 kHz")
     if not 1 <= stream.channels <= MAX_CHANNELS:
         raise JobError(ErrorClass.BAD_PARAMS, f"{stream.channels} channels; 1 to {MAX_CHANNELS} are read")
+
+
+def _readable(sample_rate: int, channels: int) -> bool:
+    return sample_rate in SAMPLE_RATES and 1 <= channels <= MAX_CHANNELS
 
 
 def _samples(frames: list[av.AudioFrame]) -> Iterator[Pcm]:
