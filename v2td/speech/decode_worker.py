@@ -21,7 +21,7 @@ from v2td.speech.vad import VadSettings, find_speech
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """One recording: `audio` is read, `pcm` is written (16 kHz mono int16, no header)."""
+    """One recording: `audio` is read, `pcm`, which exists, is written (16 kHz mono int16, no header)."""
 
     audio: Path
     pcm: Path
@@ -46,7 +46,6 @@ class _OpenRecording:
         self._request = request
         self._reader = PcmReader(request.audio, request.max_seconds)
         # Not truncated: after a crash the same samples are written again while others may read them.
-        request.pcm.touch(mode=0o600)
         self._file: BinaryIO = request.pcm.open("r+b")
         self._tail = np.zeros(0, np.int16)
         self._settled = 0

@@ -85,6 +85,8 @@ class _Slot:
         async with self._lock:
             if generation not in (ANY_GENERATION, self.child.generation):
                 raise _ChildReplaced
+            if self.child.pid is None:  # whose recording killed it was cancelled while it was brought up again
+                await self.child.restart()
             try:
                 return await self.child.call(function, *args, deadline_seconds=deadline)
             except ChildDied as death:
@@ -131,6 +133,7 @@ class Decoders:
         (by policy), decoder_crash. Cancellation leaves the pool intact; the PCM file is removed in any case.
         """
         speech = Speech(self._folder / f"{next(self._tokens)}.pcm")
+        speech.pcm.touch(mode=0o600)  # not in the child, which may come to it after we have left
         try:
             async with aclosing(self._windows(audio, speech)) as windows:
                 speech.windows = windows
