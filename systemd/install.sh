@@ -58,9 +58,18 @@ add_config() {
     echo "kept $folder/config.toml"
     return
   fi
-  install -m 0600 "$source/config.toml" "$folder/config.toml"
+  # Named, so that `v2td model pull` outside the unit puts models where the unit looks for them.
+  sed 's|^# models_dir = ""$|models_dir = "/var/lib/v2td/models"|' "$source/config.toml" >"$stage/config.toml"
+  install -m 0600 "$stage/config.toml" "$folder/config.toml"
   if [[ -z $destdir ]]; then
     chown "$user:$user" "$folder/config.toml"
+  fi
+}
+
+# The user's home; systemd would make it only when the service is started first.
+add_state() {
+  if [[ -z $destdir ]]; then
+    install -d -m 0700 -o "$user" -g "$user" /var/lib/v2td
   fi
 }
 
@@ -84,6 +93,7 @@ build_venv "$prefix/venv" "$stage"
 
 add_user
 add_config
+add_state
 
 restart=no
 if is_active; then
@@ -116,8 +126,9 @@ if [[ -z $destdir && $restart == no ]]; then
   cat <<NEXT
 Next:
   1. write kafka, database and engine.model into /etc/v2td/config.toml
-  2. sudo -u $user $prefix/venv/bin/v2td db upgrade     (does the database answer?)
-  3. sudo systemctl enable --now v2td
-  4. journalctl -u v2td -f
+  2. sudo -u $user $prefix/venv/bin/v2td model pull base     (if the model is called base)
+  3. sudo -u $user $prefix/venv/bin/v2td check
+  4. sudo systemctl enable --now v2td
+  5. journalctl -u v2td -f
 NEXT
 fi

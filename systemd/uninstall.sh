@@ -17,7 +17,8 @@ fail() {
   exit 1
 }
 
-[[ $prefix == /* && $prefix != / ]] || fail "PREFIX must be an absolute path, such as /opt/v2td; it is '$prefix'"
+[[ $prefix == /* && $prefix != / && $prefix != *[[:space:]\|\&\\]* ]] ||
+  fail "PREFIX must be an absolute path without blanks, such as /opt/v2td; it is '$prefix'"
 [[ -z $destdir || $destdir == /* ]] || fail "DESTDIR must be an absolute path; it is '$destdir'"
 if [[ -z $destdir && $EUID -ne 0 ]]; then
   fail "needs root to remove a service: sudo $0 $*"
