@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from v2td import __version__, admin, duties, store, systemd
@@ -115,6 +116,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
             Intake(
                 settings.kafka,
                 pipeline.handle,
+                partial(store.durable_jobs, database),
                 max_in_flight=settings.pipeline.max_in_flight,
                 blocked=lambda: not writer.healthy.is_set(),
             )

@@ -32,6 +32,9 @@ JOBS_FINISHED = Counter(
     ["outcome"],  # transcribed | failed
 )
 JOBS_FAILED = Counter("v2td_jobs_failed_total", "Failed jobs by class of error.", ["error_class"])
+JOBS_KNOWN = Counter(
+    "v2td_jobs_known_total", "Jobs delivered again whose outcome was durable already: not done a second time."
+)
 JOB_RETRIES = Counter(
     "v2td_job_retries_total", "Attempts after the first, by the class that caused them.", ["error_class"]
 )

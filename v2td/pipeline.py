@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import count
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import structlog
 
@@ -69,8 +70,8 @@ class Pipeline:
         self._backoff = Backoff(limits.retry_initial_seconds, limits.retry_factor, limits.retry_max_seconds)
         self._random = Random()  # noqa: S311 (jitter)
 
-    async def handle(self, at: Coordinates, record: SourceRecord) -> None:
-        """Return when every job that the record names has a durable outcome.
+    async def handle(self, at: Coordinates, record: SourceRecord, durable: frozenset[UUID]) -> None:
+        """Return when every job that the record names has a durable outcome; those in `durable` have one already.
 
         Raises ServiceError only. Cancellation leaves the record unfinished, and no file or process behind.
         """
@@ -79,7 +80,10 @@ class Pipeline:
             metrics.RECORDS_SKIPPED.labels(at.topic).inc()
         async with asyncio.TaskGroup() as group:
             for each in found:
-                group.create_task(self._run(each))
+                if each.coordinates.row_id() in durable:
+                    metrics.JOBS_KNOWN.inc()
+                else:
+                    group.create_task(self._run(each))
 
     async def _run(self, job: Job | Failure) -> None:
         at = job.coordinates

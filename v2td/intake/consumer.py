@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
+from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
-    IllegalStateError,
     KafkaError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
 )
-from aiokafka.structs import OffsetAndMetadata
 
 from v2td import metrics
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
+from v2td.intake.committer import Committer
 from v2td.intake.connection import client_options, cluster_id
+from v2td.intake.listener import Listener
 from v2td.intake.offsets import OffsetTracker, Partition, Ticket
 from v2td.jobs import Coordinates, SourceRecord
 from v2td.logs import get_logger
@@ -36,8 +36,12 @@ log = get_logger(__name__)
 POLL_SECONDS = 0.2
 REFUSED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
 
-# Returns when every outcome of the record is durable; raises only for our own faults.
-Handler = Callable[[Coordinates, SourceRecord], Awaitable[None]]
+# Takes a record and the ids of those of its jobs that are durable already. Returns when all of them are; raises
+# only for our own faults.
+Handler = Callable[[Coordinates, SourceRecord, frozenset[UUID]], Awaitable[None]]
+
+# Asks the database: (cluster, topic, partition, first offset) to the ids of durable jobs, by offset.
+LookUp = Callable[[str, str, int, int], Awaitable[dict[int, frozenset[UUID]]]]
 
 
 @dataclass(slots=True)
@@ -51,15 +55,24 @@ class _Work:
 class Intake:
     """Consumes the topics as a member of the group; an async context manager that has joined nothing yet.
 
-    `run` joins, polls and works until `stop` is called, then drains and commits. `blocked` is asked before each
-    poll whether partitions must pause for a reason of somebody else's.
+    `run` joins, polls and works until `stop` is called, then drains and commits. `look_up` tells after a restart
+    what was finished behind the committed offsets. `blocked` is asked before each poll whether partitions must
+    pause for a reason of somebody else's.
     """
 
     def __init__(
-        self, settings: KafkaSettings, handle: Handler, *, max_in_flight: int, blocked: Callable[[], bool]
+        self,
+        settings: KafkaSettings,
+        handle: Handler,
+        look_up: LookUp,
+        *,
+        max_in_flight: int,
+        blocked: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._handle = handle
+        self._look_up = look_up
+        self._durable: dict[Partition, dict[int, frozenset[UUID]]] = {}
         self._max_in_flight = max_in_flight
         self._blocked = blocked
         self._tracker = OffsetTracker()
@@ -67,9 +80,10 @@ class Intake:
         self._stopping = asyncio.Event()
         self._drain_until = 0.0
         self._finished = asyncio.Event()  # set whenever a record was finished
-        self._uncommitted = 0  # records finished since the last commit
         self._full = False
         self._accepting_since: float | None = None  # time.monotonic() while records are taken, None while polling
+        self._revocations = 0
+        self._settled = asyncio.Event()  # from the end of an assignment to the start of the next revocation
         self.joined = asyncio.Event()  # set once partitions (perhaps none) were assigned
 
     async def __aenter__(self) -> Self:
@@ -88,7 +102,8 @@ class Intake:
             max_poll_interval_ms=int(settings.max_poll_interval_seconds * 1000),
             fetch_max_wait_ms=int(settings.fetch_max_wait_seconds * 1000),
         )
-        self._consumer.subscribe(list(settings.topics), listener=_Listener(self._on_revoked, self._on_assigned))
+        self._committer = Committer(self._consumer, self._tracker, settings)
+        self._consumer.subscribe(list(settings.topics), listener=Listener(self._on_revoked, self._on_assigned))
         try:
             await self._consumer.start()
         except BaseException as error:
@@ -108,7 +123,7 @@ class Intake:
     async def run(self) -> None:
         """Work until stopped and drained. ServiceError when Kafka refuses us for good."""
         async with asyncio.TaskGroup() as group:
-            commits = group.create_task(self._commit_regularly())
+            commits = group.create_task(self._committer.run())
             polls = group.create_task(self._poll(group))
             await self._stopping.wait()
             # A poll waits for a rebalance to end, which a dead broker never does: it may be cancelled now.
@@ -117,7 +132,7 @@ class Intake:
             await self._drain()
             commits.cancel()
             self._cancel(self._works.values())
-        await self._commit()
+        await self._committer.commit()
 
     def stop(self, drain_seconds: float) -> None:
         """Ask `run` to take no more records and to return once those under way are done, or after the time."""
@@ -145,11 +160,7 @@ class Intake:
 
     def status(self) -> list[dict[str, object]]:
         """Return partitions with their epoch's committed offset and lag behind the end."""
-        return [
-            {"topic": partition.topic, "partition": partition.partition, "committed": committed, "lag": lag}
-            for partition, committed in self._tracker.last_committed().items()
-            if (lag := self._lag(partition)) is not None or committed is None
-        ]
+        return self._committer.status()
 
     async def _poll(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping.is_set():
@@ -167,9 +178,21 @@ class Intake:
                 log.error("poll failed", error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(1)
             else:
-                for records in batches.values():  # no await until the tracker has them all: a lost batch is lost
-                    for record in records:
-                        self._accept(group, record)
+                if batches and await self._is_current():
+                    for records in batches.values():  # no await until the tracker has them all, or a batch is lost
+                        for record in records:
+                            self._accept(group, record)
+
+    async def _is_current(self) -> bool:
+        """Wait until the assignment that a polled batch belongs to is taken in; False when it is over by then.
+
+        aiokafka delivers nothing from the start of a revocation until the new assignment is known to itself, but
+        then at once, while `_on_assigned` still awaits: such records would be unknown to the tracker, and lost. A
+        batch of an assignment that is over is delivered again.
+        """
+        revocations = self._revocations
+        await self._settled.wait()
+        return revocations == self._revocations
 
     def _accept(self, group: asyncio.TaskGroup, record: ConsumerRecord) -> None:
         ticket = self._tracker.receive(Partition(record.topic, record.partition), record.offset)
@@ -184,14 +207,15 @@ class Intake:
         work = _Work([ticket])
         self._works[at] = work
         metrics.JOBS_IN_FLIGHT.set(len(self._works))
-        work.task = group.create_task(self._do(at, source, work), name=f"job {at.row_id()}")
+        durable = self._durable.get(ticket.partition, {}).pop(at.offset, frozenset())
+        work.task = group.create_task(self._do(at, source, durable, work), name=f"job {at.row_id()}")
 
-    async def _do(self, at: Coordinates, source: SourceRecord, work: _Work) -> None:
+    async def _do(self, at: Coordinates, source: SourceRecord, durable: frozenset[UUID], work: _Work) -> None:
         try:
-            await self._handle(at, source)
+            await self._handle(at, source, durable)
             for ticket in work.tickets:
                 self._tracker.resolve(ticket)
-            self._uncommitted += 1
+            self._committer.note_finished()
         finally:
             del self._works[at]
             metrics.JOBS_IN_FLIGHT.set(len(self._works))
@@ -235,48 +259,21 @@ class Intake:
             if work.task is not None:
                 work.task.cancel()
 
-    async def _commit_regularly(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.commit_interval_seconds):
-                    while self._uncommitted < self._settings.commit_batch:
-                        self._finished.clear()
-                        await self._finished.wait()
-            await self._commit()
-            self._publish_lag()
-
-    async def _commit(self) -> None:
-        """Commit what may be committed; a failure is logged, since the next commit says it again."""
-        self._uncommitted = 0
-        ours = self._consumer.assignment()
-        offsets = {
-            each: offset for each, offset in self._tracker.committable().items() if TopicPartition(*each) in ours
-        }
-        if not offsets:
-            return
-        wanted = {TopicPartition(*each): OffsetAndMetadata(offset, "") for each, offset in offsets.items()}
-        try:
-            async with asyncio.timeout(self._settings.commit_timeout_seconds):
-                await self._consumer.commit(wanted)  # retries for ever when the broker is gone
-        except (KafkaError, IllegalStateError, TimeoutError) as error:
-            metrics.KAFKA_COMMITS.labels("failed").inc()
-            log.warning("offsets not committed", error=f"{type(error).__name__}: {error}")
-        else:
-            metrics.KAFKA_COMMITS.labels("ok").inc()
-            self._tracker.committed(offsets)
-
     async def _on_revoked(self, _revoked: Collection[TopicPartition]) -> None:
         """Finish what can be finished in half the rebalance timeout, commit, and only then fence.
 
         aiokafka delivers nothing while this runs. Fencing first would throw finished work away.
         """
+        self._revocations += 1
+        self._settled.clear()
         if not await self._until_idle(self._settings.rebalance_timeout_seconds / 2):
             log.info("partitions revoked with work under way", unfinished=len(self._works))
-        await self._commit()
+        await self._committer.commit()
         self._tracker.revoke()
 
     async def _on_assigned(self, assigned: Collection[TopicPartition]) -> None:
         partitions = {Partition(tp.topic, tp.partition) for tp in assigned}
+        self._durable = {each: await self._durable_jobs(each) for each in partitions}
         epoch = self._tracker.assign(partitions)
         metrics.KAFKA_REBALANCES.inc()
         log.info("partitions assigned", partitions=len(partitions), epoch=epoch)
@@ -284,34 +281,15 @@ class Intake:
         # find their work under way.
         lost = [work for at, work in self._works.items() if Partition(at.topic, at.partition) not in partitions]
         self._cancel(lost)
+        self._settled.set()
         self.joined.set()
 
-    def _lag(self, partition: Partition) -> int | None:
+    async def _durable_jobs(self, partition: Partition) -> dict[int, frozenset[UUID]]:
+        """Return what was finished behind the committed offset; nothing known is no harm, rows are written once."""
         try:
-            end = self._consumer.highwater(TopicPartition(*partition))
-        except IllegalStateError:  # not ours any more
-            return None
-        committed = self._tracker.last_committed().get(partition)
-        return None if end is None or committed is None else max(0, end - committed)
-
-    def _publish_lag(self) -> None:
-        metrics.KAFKA_LAG.clear()  # partitions that went elsewhere are reported there
-        for partition in self._tracker.last_committed():
-            if (lag := self._lag(partition)) is not None:
-                metrics.KAFKA_LAG.labels(partition.topic, partition.partition).set(lag)
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    def __init__(
-        self,
-        revoked: Callable[[Collection[TopicPartition]], Awaitable[None]],
-        assigned: Callable[[Collection[TopicPartition]], Awaitable[None]],
-    ) -> None:
-        self._revoked = revoked
-        self._assigned = assigned
-
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        await self._revoked(revoked)
-
-    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        await self._assigned(assigned)
+            async with asyncio.timeout(self._settings.commit_timeout_seconds):
+                committed = await self._consumer.committed(TopicPartition(*partition))
+                return await self._look_up(self._cluster_id, partition.topic, partition.partition, committed or 0)
+        except (KafkaError, ServiceError, TimeoutError) as error:
+            log.warning("finished records not looked up", partition=partition, error=str(error))
+            return {}

@@ -66,10 +66,17 @@ class OffsetTracker:
         self._ledgers = {}
 
     def receive(self, partition: Partition, offset: int) -> Ticket | None:
-        """Note a record that was polled; None when the partition is not ours (another member will have it)."""
+        """Note a record that was polled; None when the partition is not ours (another member will have it).
+
+        Offsets come in order. One that goes back (the log was truncated, and the position reset) begins a new epoch
+        of its partition, since everything behind it comes again.
+        """
         ledger = self._ledgers.get(partition)
         if ledger is None:
             return None
+        if ledger.behind is not None and offset < ledger.behind:
+            self._epoch += 1
+            self._ledgers[partition] = ledger = _Ledger(self._epoch)
         ledger.order.append(offset)
         ledger.behind = offset + 1
         return Ticket(partition, offset, ledger.epoch)
