@@ -1,0 +1,160 @@
+"""A job's journey through the real rooms, but for the store and Kafka, which tests/daemon has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from v2td import bundled
+from v2td.bundled.recordings import AUDIO
+from v2td.config import EngineSettings, FetchSettings, PipelineSettings, Settings, SpeechSettings
+from v2td.engine import Engine, find_model, plan, read_machine
+from v2td.errors import ErrorClass
+from v2td.fetch import Downloader
+from v2td.intake import DeadLetters
+from v2td.jobs import Coordinates, Failure, Job, Options, SourceRecord, Transcript
+from v2td.pipeline import Pipeline, Rooms
+from v2td.speech import Decoders
+from v2td.store import Writer
+
+pytestmark = pytest.mark.slow
+
+SHORT, LONG = (
+    next(each for each in bundled.recordings() if each.language == "en" and (each.seconds > 60) is long)
+    for long in (False, True)
+)
+
+
+class Recorder:
+    """Stands for the dead letters and the writer: keeps what it was given, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, object]] = []
+
+    async def send(self, failure: Failure) -> None:
+        self.seen.append(("dead letter", failure))
+
+    async def write(self, outcome: object) -> object:
+        self.seen.append(("row", outcome))
+        return outcome
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        engine=EngineSettings(model="demo", slots=1),
+        fetch=FetchSettings(file_roots=(AUDIO, tmp_path), spool_dir=tmp_path / "spool"),
+        pipeline=PipelineSettings(attempts=2, retry_initial_seconds=0.05, retry_max_seconds=0.1),
+    )
+
+
+@pytest.fixture
+async def rooms(settings: Settings, recorder: Recorder) -> AsyncIterator[Rooms]:
+    async with AsyncExitStack() as stack:
+        downloader = await stack.enter_async_context(Downloader(settings.fetch, settings.s3))
+        decoders = await stack.enter_async_context(Decoders(SpeechSettings(), 1))
+        layout = plan(read_machine(), settings.engine)
+        engine = await stack.enter_async_context(Engine(settings.engine, layout, find_model(settings.engine)))
+        running = asyncio.create_task(engine.run())
+        yield Rooms(downloader, decoders, engine, cast("DeadLetters", recorder), cast("Writer", recorder))
+        running.cancel()
+
+
+def job(path: Path, offset: int = 0, **fields: object) -> Job:
+    made = Job(coordinates=Coordinates("cluster", "topic", 0, offset, 1_700_000_000_000), audio_url=path.as_uri())
+    return replace(made, **fields)  # type: ignore[arg-type]  # any of Job's fields
+
+
+async def test_a_transcript_says_what_it_cost(rooms: Rooms, settings: Settings) -> None:
+    outcome = await Pipeline(rooms, settings, 2).transcribe(job(SHORT.path, options=Options(word_timestamps=True)))
+    assert isinstance(outcome, Transcript)
+    assert outcome.text == SHORT.text
+    assert outcome.language == "en"
+    assert outcome.language_probability is not None
+    assert outcome.audio_bytes == SHORT.path.stat().st_size
+    assert set(outcome.timings) == {"attempts", "fetch", "queue", "prepare", "transcribe", "windows"}
+    (window,) = outcome.timings["windows"]
+    assert set(window) == {"index", "slot", "start", "seconds", "flags"}
+    assert 0 < window["seconds"] <= outcome.duration_seconds
+    (segment,) = outcome.segments
+    assert segment.words is not None
+    assert [word.text.strip() for word in segment.words] == SHORT.text.split()
+    assert all(segment.start <= word.start <= word.end <= segment.end for word in segment.words)
+
+
+async def test_silence_is_a_transcript_without_text(rooms: Rooms, settings: Settings, tmp_path: Path) -> None:
+    import wave
+
+    silence = tmp_path / "silence.wav"
+    with wave.open(str(silence), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 16000 * 5))
+    outcome = await Pipeline(rooms, settings, 2).transcribe(job(silence))
+    assert isinstance(outcome, Transcript)
+    assert (outcome.text, outcome.segments, outcome.language) == ("", (), None)
+    assert outcome.speech_coverage_ratio is None
+    assert outcome.audio_seconds == pytest.approx(5, abs=0.01)
+
+
+async def test_an_attempt_that_takes_too_long_is_tried_again_and_fails(
+    rooms: Rooms, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline is moved to the past whenever a window starts: each attempt ends while its first one runs."""
+    monkeypatch.setattr(Pipeline, "_deadline", lambda *_: 0.0)
+    outcome = await Pipeline(rooms, settings, 2).transcribe(job(LONG.path))
+    assert isinstance(outcome, Failure)
+    assert (outcome.error_class, outcome.attempts) == (ErrorClass.TIMEOUT, 2)
+
+
+async def test_the_deadline_grows_with_the_audio(rooms: Rooms, settings: Settings) -> None:
+    hurried = PipelineSettings.model_construct(**dict(settings.pipeline) | {"attempt_seconds": 0.001, "job_seconds": 1})
+    pipeline = Pipeline(rooms, Settings.model_construct(**dict(settings) | {"pipeline": hurried}), 2)
+    outcome = await pipeline.transcribe(job(LONG.path))  # twice its 88 seconds is plenty
+    assert isinstance(outcome, Transcript)
+
+
+async def test_expired_jobs_are_not_fetched(rooms: Rooms, settings: Settings) -> None:
+    late = job(AUDIO / "nowhere", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    outcome = await Pipeline(rooms, settings, 2).transcribe(late)
+    assert isinstance(outcome, Failure)
+    assert outcome.error_class == ErrorClass.EXPIRED
+
+
+async def test_a_failure_sends_its_letter_before_its_row(rooms: Rooms, settings: Settings, recorder: Recorder) -> None:
+    at = Coordinates("cluster", "topic", 0, 7, 1_700_000_000_000)
+    await Pipeline(rooms, settings, 2).handle(at, SourceRecord(None, b"{", ()), frozenset())
+    assert [kind for kind, _ in recorder.seen] == ["dead letter", "row"]
+
+
+async def test_what_is_durable_is_not_done_again(rooms: Rooms, settings: Settings, recorder: Recorder) -> None:
+    at = Coordinates("cluster", "topic", 0, 7, 1_700_000_000_000)
+    record = SourceRecord(None, b'{"audio_url": "%s"}' % SHORT.path.as_uri().encode(), ())
+    pipeline = Pipeline(rooms, settings, 2)
+    await pipeline.handle(at, record, frozenset({at.row_id()}))
+    assert recorder.seen == []
+    await pipeline.handle(at, record, frozenset())
+    assert [kind for kind, _ in recorder.seen] == ["row"]
+
+
+async def test_a_cancelled_job_leaves_nothing_behind(rooms: Rooms, settings: Settings, tmp_path: Path) -> None:
+    task = asyncio.create_task(Pipeline(rooms, settings, 2).transcribe(job(LONG.path)))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert rooms.engine.status()["queued_windows"] == 0
+    outcome = await Pipeline(rooms, settings, 2).transcribe(job(SHORT.path))
+    assert isinstance(outcome, Transcript)
+    assert outcome.text == SHORT.text
