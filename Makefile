@@ -66,7 +66,7 @@ constraints: ## write .ci/constraints-*.txt anew, with today's newest versions a
 clean: ## remove the environment, caches and builds of this checkout (the services' builds stay in the user's cache)
 	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services down; fi
 	rm -rf $(VENV) .services build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find v2td tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find v2td tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are older than what they were made of exactly when that has changed. The development environment holds all
 # of the demo's, in the same versions, so it counts as both.
