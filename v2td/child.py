@@ -77,7 +77,7 @@ class Child:
         self._nice = nice
         self._load_seconds = load_seconds
         self._executor: ProcessPoolExecutor | None = None
-        self.pid: int | None = None
+        self.pid: int | None = None  # set while the process is ready
         self.generation = 0  # grows with every restart
 
     async def __aenter__(self) -> Self:
@@ -101,8 +101,9 @@ class Child:
         deadline = asyncio.timeout(self._load_seconds)
         try:
             async with deadline:
-                self.pid = await asyncio.wrap_future(executor.submit(os.getpid))
+                pid = await asyncio.wrap_future(executor.submit(os.getpid))
                 await asyncio.wrap_future(executor.submit(self._setup, *self._args))
+                self.pid = pid
         except BaseException as error:
             self.kill()
             if isinstance(error, BrokenProcessPool):

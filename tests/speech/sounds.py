@@ -82,8 +82,8 @@ def wav_header(data_bytes: int, *, rate: int = SAMPLE_RATE, channels: int = 1) -
 
 
 def sentences(seconds: float) -> Pcm:
-    """Bundled speech, sentence after sentence, with pauses of 0.7 to 2.5 s between."""
-    short = [recording for recording in recordings() if recording.seconds < 20]
+    """Bundled speech, one sentence after the other, with pauses of 0.7 to 2.5 s between."""
+    short = [recording for recording in recordings() if len(recording.segments) == 1]
     parts: list[Pcm] = []
     while sum(len(part) for part in parts) < seconds * SAMPLE_RATE:
         parts += [read(short[len(parts) // 2 % len(short)].path), silence(0.7 + 0.3 * (len(parts) // 2 % 7))]
