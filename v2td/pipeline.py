@@ -26,6 +26,7 @@ from v2td.errors import ErrorClass, JobError, TransientJobError
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters
 from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, Segment, SourceRecord, Transcript
+from v2td.limit import PriorityLimit
 from v2td.logs import get_logger
 from v2td.messages import jobs_of, without_secrets
 from v2td.retry import Backoff
@@ -65,7 +66,7 @@ class Pipeline:
     def __init__(self, rooms: Rooms, settings: Settings, max_prepared: int) -> None:
         self._rooms = rooms
         self._settings = settings
-        self._room_to_prepare = asyncio.Semaphore(max_prepared)
+        self._prepared = PriorityLimit(max_prepared)
         limits = settings.pipeline
         self._backoff = Backoff(limits.retry_initial_seconds, limits.retry_factor, limits.retry_max_seconds)
         self._random = Random()  # noqa: S311 (jitter)
@@ -116,12 +117,10 @@ class Pipeline:
         with _stage("fetch", timings):
             audio = await self._rooms.downloader.fetch(job.audio_url)
         try:
-            with _stage("queue", timings):
-                await self._room_to_prepare.acquire()
-            try:
+            waiting = time.monotonic()
+            async with self._prepared.inside(job.priority):
+                _record("queue", time.monotonic() - waiting, timings)
                 return await self._hear(journey, audio, timings)
-            finally:
-                self._room_to_prepare.release()
         finally:
             self._rooms.downloader.discard(audio)
 
@@ -146,8 +145,7 @@ class Pipeline:
                     )
         except TimeoutError as error:
             raise TransientJobError(ErrorClass.TIMEOUT, "the transcription took longer than it may") from error
-        timings["prepare"] = round(speech.decode_seconds, 6)
-        metrics.STAGE_SECONDS.labels("prepare").observe(speech.decode_seconds)
+        _record("prepare", speech.decode_seconds, timings)
         return self._transcript(journey, audio, speech, recognition, timings)
 
     def _deadline(self, journey: _Journey, speech: Speech) -> float:
@@ -246,8 +244,12 @@ def _stage(name: str, timings: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         metrics.STAGE_IN_FLIGHT.labels(name).dec()
-        timings[name] = round(time.monotonic() - start, 6)
-        metrics.STAGE_SECONDS.labels(name).observe(timings[name])
+        _record(name, time.monotonic() - start, timings)
+
+
+def _record(stage: str, seconds: float, timings: dict[str, Any]) -> None:
+    timings[stage] = round(seconds, 6)
+    metrics.STAGE_SECONDS.labels(stage).observe(seconds)
 
 
 def _rounded(timing: dict[str, Any]) -> dict[str, Any]:
