@@ -73,12 +73,13 @@ def submit(
 
 def _prepared(source: str, fields: dict[str, Any], settings: Settings) -> Prepared:
     from v2td.errors import JobError
+    from v2td.messages import without_secrets
     from v2td.ops.submit import prepare
 
     try:
         return prepare(source, fields, settings)
     except JobError as error:
-        raise typer.BadParameter(f"{source}: {error.reason}") from None
+        raise typer.BadParameter(f"{without_secrets(source)}: {error.reason}") from None
 
 
 async def _submit(

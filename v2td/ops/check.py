@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
+from pydantic import SecretStr
 
 from v2td import bundled, store
 from v2td.config import DatabaseSettings, KafkaSettings, S3Settings, Settings
@@ -46,6 +47,8 @@ def checkers(settings: Settings, *, offline: bool) -> dict[str, Checker]:
     chosen: dict[str, Checker] = {"spool": _spool}
     if not offline:
         chosen |= {"kafka": _kafka, "postgres": _postgres}
+        if settings.database.read_dsn is not None:
+            chosen["postgres replica"] = _replica
         if _s3_configured(settings.s3):
             chosen["s3"] = _s3
     return chosen | {"model": _model}
@@ -163,15 +166,16 @@ async def _bounds(
 
 
 async def _postgres(settings: Settings) -> list[Check]:
+    return [await _schema("postgres", settings.database.dsn, settings.database)]
+
+
+async def _replica(settings: Settings) -> list[Check]:
     database = settings.database
-    found = [_schema("postgres", await store.schema_version(database.dsn.get_secret_value()), database)]
-    if database.read_dsn is not None:
-        version = await store.schema_version(database.read_dsn.get_secret_value())
-        found.append(_schema("postgres replica", version, database))
-    return found
+    return [await _schema("postgres replica", database.read_dsn or database.dsn, database)]
 
 
-def _schema(name: str, version: int, settings: DatabaseSettings) -> Check:
+async def _schema(name: str, dsn: SecretStr, settings: DatabaseSettings) -> Check:
+    version = await store.schema_version(dsn.get_secret_value())
     latest = store.latest_version()
     told = f"the schema has version {version}, this v2td works with {latest}"
     if version > latest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,7 +108,9 @@ def _nothing() -> None:
 def _download(name: str, folder: Path) -> None:
     """Fill the folder; runs in the child. Raises ServiceError, since the hub's own errors cannot be pickled."""
     from faster_whisper import download_model  # noqa: PLC0415 (brings CTranslate2 along)
+    from tqdm import tqdm  # noqa: PLC0415
 
+    tqdm.set_lock(threading.RLock())  # its default lock is a semaphore that a killed child leaks
     operation = f"pull {name}"
     try:
         with warnings.catch_warnings(action="ignore"):  # of the hub's client about what faster-whisper asks of it

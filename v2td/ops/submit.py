@@ -32,14 +32,17 @@ PAUSE_FACTOR = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A message that the daemon will take. `source` is what the user named; `upload` is None, or (bucket, key)."""
+    """A message that the daemon will take. `source` is what the user named, as it may be shown.
+
+    `upload` says which file goes where before (path, bucket, key), if any does.
+    """
 
     source: str
     value: bytes
     key: bytes
     job_id: str
     audio_url: str
-    upload: tuple[str, str] | None
+    upload: tuple[Path, str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +67,25 @@ def prepare(source: str, fields: Mapping[str, Any], settings: Settings) -> Prepa
     """
     upload = None
     url = source
-    if "://" not in source:
+    if "://" in source:
+        source = without_secrets(source)
+    else:
         url, upload = _place(Path(source), settings.s3, settings.fetch)
     given = fields.get("id")
-    job_id = given or str(uuid4())
+    job_id = str(uuid4()) if given is None else given
     value = request.message({**fields, "id": job_id, "audio_url": url})
     request.read(value, settings)
     key = given or without_secrets(url)
-    return Prepared(source, value, key.encode(errors="replace"), job_id, url, upload)
+    return Prepared(source, value, key.encode(), job_id, url, upload)
 
 
-def _place(path: Path, s3: S3Settings, fetch: FetchSettings) -> tuple[str, tuple[str, str] | None]:
-    """Return the URL under which the daemon will find a local file, and where to upload it before."""
+def _place(path: Path, s3: S3Settings, fetch: FetchSettings) -> tuple[str, tuple[Path, str, str] | None]:
+    """Return the URL under which the daemon will find a local file, and what to upload before."""
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ServiceError(f"submit {path}", "not a file that can be read", "name a file, or a URL with ://")
-    if s3.upload_bucket is not None:
+    if (bucket := s3.upload_bucket) is not None:
         key = f"uploads/{datetime.now(UTC):%Y-%m-%d}/{uuid4()}-{path.name}"
-        return f"s3://{s3.upload_bucket}/{key}", (s3.upload_bucket, key)
+        return f"s3://{bucket}/{key}", (path, bucket, key)
     resolved = path.resolve()
     if any(resolved.is_relative_to(root.resolve()) for root in fetch.file_roots):
         return f"file://{quote_from_bytes(os.fsencode(resolved))}", None
@@ -99,7 +104,7 @@ async def send(jobs: Sequence[Prepared], topic: str, settings: Settings) -> list
     async with ObjectStore(settings.s3) as store:
         for job in jobs:
             if job.upload is not None:
-                await store.upload(Path(job.source), *job.upload)
+                await store.upload(*job.upload)
     kafka = settings.kafka
     with explained(kafka, f"send to {topic}"):
         cluster = await _cluster_with(topic, settings)
@@ -132,9 +137,11 @@ async def _cluster_with(topic: str, settings: Settings) -> str:
 
 @asynccontextmanager
 async def open_reader(settings: Settings) -> AsyncIterator[Reader]:
-    """Open what `wait` asks; raises ServiceError when Postgres cannot be reached."""
+    """Open what `wait` asks; raises ServiceError when Postgres, or the schema in it, is not there."""
     async with open_database(settings.database, "v2td submit", read_only=True) as database:
-        yield Reader(database)
+        reader = Reader(database)
+        await reader.find(str(uuid4()))
+        yield reader
 
 
 async def wait(reader: Reader, jobs: Sequence[Submitted]) -> AsyncGenerator[tuple[Submitted, StoredOutcome], None]:

@@ -1,0 +1,148 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from tests.conftest import MakeTopic
+from tests.services.state import Services
+from v2td import store
+from v2td.config import Settings
+from v2td.ops.check import Check, checkers, run
+
+SECRET = "hunter2-hunter2"
+
+
+def settings(**sections: dict[str, Any]) -> Settings:
+    return Settings.model_validate({"engine": {"model": "demo", "slots": 1}, **sections})
+
+
+async def only(name: str, given: Settings) -> dict[str, Check]:
+    """What one of the checkers finds, by name; no secret is among it."""
+    found = await run(name, checkers(given, offline=False)[name], given)
+    assert SECRET not in str(found)
+    return {check.name: check for check in found}
+
+
+@pytest.fixture
+async def kafka(services: Services, topic: MakeTopic) -> dict[str, Any]:
+    """A section under which all is well."""
+    return {
+        "bootstrap_servers": [services.kafka_bootstrap],
+        "topics": [await topic(partitions=2, name="jobs")],
+        "group_id": await topic(name="group"),
+    }
+
+
+def test_offline_asks_no_service() -> None:
+    given = settings(s3={"endpoint_url": "http://127.0.0.1:1"}, database={"read_dsn": "postgresql://127.0.0.1:1/x"})
+    assert list(checkers(given, offline=True)) == ["spool", "model"]
+    assert list(checkers(given, offline=False)) == ["spool", "kafka", "postgres", "postgres replica", "s3", "model"]
+    assert list(checkers(settings(), offline=False)) == ["spool", "kafka", "postgres", "model"]
+
+
+async def test_lag(kafka: dict[str, Any], services: Services) -> None:
+    partition = TopicPartition(kafka["topics"][0], 1)
+    async with AIOKafkaProducer(bootstrap_servers=services.kafka_bootstrap) as producer:
+        for _ in range(5):
+            await producer.send_and_wait(partition.topic, b"{}", partition=partition.partition)
+    found = await only("kafka", settings(kafka=kafka))
+    assert found["kafka topic"].detail == f"{partition.topic} has 2 partitions"
+    assert "has 0 members, 5 records wait; nothing is committed yet" in found["kafka group"].detail
+    async with AIOKafkaConsumer(
+        partition.topic,
+        bootstrap_servers=services.kafka_bootstrap,
+        group_id=kafka["group_id"],
+        enable_auto_commit=False,
+    ) as consumer:
+        await consumer.commit({partition: 3})
+        found = await only("kafka", settings(kafka=kafka))
+    assert found["kafka group"].detail == f"{kafka['group_id']} has 1 members, 2 records wait"
+    assert all(check.ok for check in found.values())
+
+
+async def test_topic_is_missing(kafka: dict[str, Any]) -> None:
+    found = await only("kafka", settings(kafka=kafka | {"topics": ["v2td-absent"]}))
+    assert not found["kafka topic"].ok
+    assert found["kafka topic"].detail == "there is no topic v2td-absent"
+    assert found["kafka"].ok
+    assert found["kafka group"].ok
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"bootstrap_servers": ["127.0.0.1:1"]}, "no broker at 127.0.0.1:1: ConnectionRefusedError"),
+        ({"bootstrap_servers": ["absent.invalid:9092"]}, "no broker at absent.invalid:9092: gaierror"),
+        (
+            {"security_protocol": "SASL_PLAINTEXT", "sasl_username": "v2td", "sasl_password": SECRET},
+            "does not offer SCRAM-SHA-512 over SASL_PLAINTEXT",
+        ),
+        ({"security_protocol": "SSL"}, "ConnectionResetError"),
+        ({"security_protocol": "SSL", "ssl_ca_file": Path("/absent")}, "/absent: No such file or directory"),
+    ],
+)
+async def test_kafka_does_not_let_us_in(kafka: dict[str, Any], more: dict[str, Any], told: str) -> None:
+    (check,) = (await only("kafka", settings(kafka=kafka | more))).values()
+    assert not check.ok
+    assert check.detail.startswith("connect to Kafka: ")
+    assert told in check.detail
+    assert "kafka." in check.hint
+
+
+async def test_postgres_refuses_the_password(database: str) -> None:
+    user, _, server = database.rpartition("@")
+    wrong = f"{user.rpartition(':')[0]}:{SECRET}@{server}"
+    (check,) = (await only("postgres", settings(database={"dsn": wrong}))).values()
+    assert not check.ok
+    assert "28P01" in check.detail
+    assert "check the user and the password" in check.hint
+
+
+async def test_postgres_schema(database: str) -> None:
+    by_hand = settings(database={"dsn": database, "migrate_on_start": False})
+    by_itself = settings(database={"dsn": database})
+    check = (await only("postgres", by_hand))["postgres"]
+    assert (check.ok, check.hint) == (False, "run `v2td db upgrade`")
+    check = (await only("postgres", by_itself))["postgres"]
+    assert check.ok
+    assert "upgrades it when it starts" in check.detail
+    await store.upgrade(database)
+    assert (await only("postgres", by_hand))["postgres"].ok
+
+
+async def test_the_replica_is_asked_too(database: str) -> None:
+    given = settings(database={"dsn": database, "read_dsn": f"postgresql://v2td:{SECRET}@127.0.0.1:1/v2td"})
+    assert (await only("postgres", given))["postgres"].ok
+    assert not (await only("postgres replica", given))["postgres replica"].ok
+
+
+async def test_s3(services: Services, bucket: str) -> None:
+    s3 = {"endpoint_url": services.s3_endpoint, "access_key": services.s3_access_key, "upload_bucket": bucket}
+    good = await only("s3", settings(s3=s3 | {"secret_key": services.s3_secret_key}))
+    assert good["s3"].ok
+    assert bucket in good["s3"].detail
+    bad = await only("s3", settings(s3=s3 | {"secret_key": SECRET}))
+    assert not bad["s3"].ok
+    assert "s3" in bad["s3"].hint
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "told", "hint"),
+    [
+        ("spool", {"fetch": {"spool_dir": Path("/proc/spool")}}, "spool: /proc/spool", "fetch.spool_dir"),
+        ("model", {"engine": {"model": "nothing"}}, "engine.model = nothing", "v2td model pull nothing"),
+        ("model", {"speech": {"pcm_dir": Path("/proc/pcm")}}, "/proc/pcm", "speech.pcm_dir"),
+    ],
+)
+async def test_what_is_wrong_here(name: str, section: dict[str, Any], told: str, hint: str) -> None:
+    (check,) = (await only(name, settings(**section))).values()
+    assert not check.ok
+    assert told in check.detail
+    assert hint in check.hint
+
+
+async def test_the_model_hears_a_bundled_recording() -> None:
+    check = (await only("model", settings()))["model"]
+    assert check.ok
+    assert "“The train to Hanoi leaves at three twenty five.”" in check.detail
