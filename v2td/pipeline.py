@@ -22,7 +22,7 @@ import structlog
 from v2td import metrics
 from v2td.config import Settings
 from v2td.engine import Engine, Hearing, Recognition
-from v2td.errors import ErrorClass, JobError, TransientJobError
+from v2td.errors import ErrorClass, JobError, ServiceError, TransientJobError
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters
 from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, Segment, SourceRecord, Transcript
@@ -107,6 +107,11 @@ class Pipeline:
                 await asyncio.sleep(pause)  # no slot, no file and no memory is held meanwhile
             except JobError as error:
                 return _failure(journey, error)
+            except ServiceError:
+                raise
+            except Exception as error:  # a bug of ours that this recording found: the others go on
+                log.exception("unexpected", job=str(job.id))
+                return _failure(journey, JobError(ErrorClass.POISON, f"unexpected {type(error).__name__}: {error}"))
         raise AssertionError("unreachable: count() does not end")
 
     async def _attempt(self, journey: _Journey) -> Transcript:

@@ -14,8 +14,9 @@ from typing import BinaryIO
 import numpy as np
 from faster_whisper.vad import get_vad_model
 
+from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE, Span
-from v2td.speech.demux import PcmReader
+from v2td.speech.demux import Pcm, PcmReader
 from v2td.speech.vad import VadSettings, find_speech
 
 
@@ -51,7 +52,7 @@ class _OpenRecording:
         self._settled = 0
 
     def next_piece(self) -> Piece:
-        fresh = self._reader.read(int(self._request.piece_seconds * SAMPLE_RATE))
+        fresh = self._read()
         self._file.write(fresh.data)
         self._file.flush()
         last = self._reader.ended
@@ -61,6 +62,14 @@ class _OpenRecording:
         self._settled += settled
         damage = self._reader.damage
         return Piece(moved, self._reader.samples, damage.bad_packets, damage.missing_seconds, last)
+
+    def _read(self) -> Pcm:
+        try:
+            return self._reader.read(int(self._request.piece_seconds * SAMPLE_RATE))
+        except JobError:
+            raise
+        except Exception as error:  # FFmpeg knows more ways to fail than its documentation
+            raise JobError(ErrorClass.DECODER_CRASH, f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         self._reader.__exit__()

@@ -94,6 +94,8 @@ class _Slot:
                 log.warning("decoder restarted", decoder=self.child.name, reason=death.reason)
                 await self.child.restart()
                 raise
+            except OSError as error:  # the file system, not the recording
+                raise ServiceError("decode", str(error), "is speech.pcm_dir full?") from error
 
 
 class Decoders:
