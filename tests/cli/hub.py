@@ -13,13 +13,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """`files` of `repository`; `paths` are those that were asked for; those in `broken` end too early."""
+    """`files` of `repository`; those in `broken` end too early, those in `stuck` never; `paths` were asked for."""
 
     repository: str
     files: Mapping[str, bytes]
     broken: frozenset[str] = frozenset()
+    stuck: frozenset[str] = frozenset()
     paths: list[str] = field(default_factory=list)
     port: int = 0
+    holding: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
     @property
     def endpoint(self) -> str:
@@ -51,6 +54,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif path == f"{api}/tree/{COMMIT}":
             self._send(json.dumps([_entry(name, body) for name, body in hub.files.items()]).encode())
         elif path.startswith(resolve) and (name := path.removeprefix(resolve)) in hub.files:
+            if with_body and name in hub.stuck:
+                hub.holding.set()
+                hub.released.wait()
             self._send(hub.files[name], with_body=with_body, cut=name in hub.broken)
         else:
             self._send(b'{"error": "Repository not found"}', status=404)
@@ -87,5 +93,6 @@ def served(hub: Hub) -> Iterator[Hub]:
         try:
             yield hub
         finally:
+            hub.released.set()
             server.shutdown()
             thread.join()

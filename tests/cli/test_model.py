@@ -1,9 +1,11 @@
+import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, start
 from tests.cli.hub import Hub, served
 from v2td.bundled import model_folder, recordings
 
@@ -25,7 +27,6 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(hub: Hub, models: Path, tmp_path: Path) -> dict[str, str]:
-    # The client of the hub tries again for minutes unless it is told not to.
     return {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hub"), "V2TD_ENGINE__MODELS_DIR": str(models)}
 
 
@@ -93,4 +94,19 @@ async def test_a_download_that_breaks_off_leaves_nothing(
     answer = await v2td("model", "pull", "tiny", **settings)
     assert answer.code == 1
     assert visible(models) == []
+    assert [path.name for path in models.iterdir()] == [".pulling-tiny.lock"]
+
+
+async def test_an_interrupted_pull_leaves_nothing(settings: dict[str, str], models: Path, hub: Hub) -> None:
+    hub.stuck = frozenset({"model.bin"})
+    process = await start("model", "pull", "tiny", **settings)
+    try:
+        assert await asyncio.to_thread(hub.holding.wait, 30)
+        process.send_signal(signal.SIGINT)
+        _, stderr = await asyncio.wait_for(process.communicate(), 10)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, stderr) == (130, b"")
     assert [path.name for path in models.iterdir()] == [".pulling-tiny.lock"]

@@ -2,13 +2,14 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import jiwer
 import psutil
 import pytest
 
-from tests.cli.conftest import Run, start
+from tests.cli.conftest import Run, environment, start
 from v2td.bundled import recordings
 
 AUDIO = {recording.name: recording for recording in recordings()}
@@ -116,6 +117,22 @@ async def test_an_interrupted_one_leaves_nothing(tmp_path: Path, number: signal.
     assert list(pcm.iterdir()) == []
     _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
+
+
+async def test_a_folder_that_cannot_be_written(v2td: Run) -> None:
+    answer = await v2td(*DEMO, ENGLISH.path, "--output-dir", "/proc/texts")
+    assert answer.code == 1
+    assert answer.stderr.startswith("error: write /proc/texts/en-01.txt: ")
+    assert len(answer.stderr.splitlines()) == 1
+
+
+async def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m v2td {' '.join(DEMO)} {ENGLISH.path} {LONG.path} | true; exit ${{PIPESTATUS[0]}}"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, env=environment(), stderr=asyncio.subprocess.PIPE
+    )
+    _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (1, b"")
 
 
 async def test_colour_on_terminals_only(v2td: Run) -> None:

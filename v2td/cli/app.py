@@ -17,14 +17,15 @@ class Commands(TyperGroup):
     """Tells our errors in one line and exit code 1; a bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the subcommand."""
-        code = 0
+        """Run the subcommand; what goes wrong in a TaskGroup comes in a group."""
+        trouble: BaseException = typer.Exit(1)
         try:
             return super().invoke(ctx)
-        except* ServiceError as group:  # alone or out of a TaskGroup
+        except* ServiceError as group:
             sys.stderr.write(f"error: {first_of(group)}\n")
-            code = 1
-        raise typer.Exit(code)
+        except* BrokenPipeError as group:
+            trouble = first_of(group)  # alone, typer knows what to do with it
+        raise trouble
 
 
 app = typer.Typer(
@@ -52,9 +53,12 @@ def _version(on: bool) -> None:
 
 @app.callback()
 def v2td(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (its callback does the work)
         bool,
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version),
     ] = False,
 ) -> None:
     """Recordings named in Kafka become transcripts in Postgres, as fast as the hardware allows, without losing one."""
+    from v2td import logs
+
+    logs.configure("warning")  # of the libraries too; commands that are to say more, or less, say so

@@ -115,11 +115,20 @@ class _Output:
 
         for each in self._formats:
             text = FORMATS[each](document)
-            if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                (self._folder / f"{path.stem}.{each}").write_text(text, encoding="utf-8")
-            else:
+            if self._folder is None:
                 typer.echo(f"==> {path} <==\n{text}" if self._named else text, nl=False)
+            else:
+                _write(self._folder / f"{path.stem}.{each}", text)
+
+
+def _write(path: Path, text: str) -> None:
+    from v2td.errors import ServiceError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ServiceError(f"write {path}", str(error.strerror), "name another --output-dir") from error
 
 
 def _chosen_formats(given: list[str]) -> list[str]:
