@@ -31,6 +31,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # paragraphs flow, whatever the width
     pretty_exceptions_enable=False,  # its tracebacks show local variables, and so secrets
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="`v2td COMMAND --help` says more. Settings come from config.toml, variables V2TD_SECTION__KEY and --set.",
