@@ -16,16 +16,15 @@ from typing import Any
 from v2td import __version__, admin, duties, store, systemd
 from v2td.config import LoadedConfig, Settings
 from v2td.engine import Engine, Plan, find_model, plan, read_machine
-from v2td.errors import ServiceError
+from v2td.errors import ServiceError, first_of
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters, Intake
 from v2td.logs import get_logger
 from v2td.pipeline import Pipeline, Rooms
-from v2td.speech import Decoders
+from v2td.speech import Decoders, decoder_count
 
 log = get_logger(__name__)
 
-SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
 EXTEND_SECONDS = 15.0  # while draining, ask systemd for this much more time, three times as often
 
 
@@ -80,7 +79,7 @@ async def run(config: LoadedConfig) -> None:
             await _serve(daemon, stop)
             _close_within(settings.pipeline.stop_seconds)
     except* ServiceError as group:
-        raise _first(group) from None
+        raise first_of(group) from None
     log.info("stopped")
 
 
@@ -105,8 +104,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
         async with database.acquire() as connection:
             await store.ensure_partitions(connection, settings.database.partitions_ahead)
         downloader = await enter(Downloader(settings.fetch, settings.s3))
-        decoder_count = settings.speech.decoders or max(1, len(layout.slots) // SLOTS_PER_DECODER)
-        decoders = await enter(Decoders(settings.speech, decoder_count))
+        decoders = await enter(Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots))))
         engine = await enter(Engine(settings.engine, layout, model))
         dead_letters = await enter(DeadLetters(settings.kafka))
         writer = store.Writer(database, settings.database, dead_letters.send)
@@ -207,11 +205,3 @@ def _close_within(seconds: float) -> None:
         os._exit(0)
 
     asyncio.get_running_loop().call_later(seconds, give_up)
-
-
-def _first(group: BaseExceptionGroup[ServiceError]) -> ServiceError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ServiceError)
-    return error

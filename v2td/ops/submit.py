@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from v2td.store import Reader, StoredOutcome, open_database
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
 PAUSE_FACTOR = 1.5
+DAY_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ async def send(jobs: Sequence[Prepared], topic: str, settings: Settings) -> list
         producer = AIOKafkaProducer(**client_options(kafka), acks="all", enable_idempotence=True)
         try:
             await producer.start()
-            sent = [await producer.send(topic, job.value, key=job.key) for job in jobs]
+            now = int(time.time() * 1000)
+            sent = [await producer.send(topic, job.value, key=job.key, timestamp_ms=now) for job in jobs]
             records = await asyncio.gather(*sent)
         finally:
             await producer.stop()
@@ -120,10 +123,18 @@ async def send(jobs: Sequence[Prepared], topic: str, settings: Settings) -> list
             job.source,
             job.job_id,
             without_secrets(job.audio_url),
-            Coordinates(cluster, topic, record.partition, record.offset, record.timestamp),
+            Coordinates(cluster, topic, record.partition, record.offset, _timestamp(record.timestamp, now)),
         )
         for job, record in zip(jobs, records, strict=True)
     ]
+
+
+def _timestamp(acknowledged: int, sent: int) -> int:
+    """Return the record's time (ms), which is part of its id: the broker's own where the topic is set to that.
+
+    The mock broker of `v2td demo` acknowledges a time of 1970, which it does not store.
+    """
+    return acknowledged if abs(acknowledged - sent) < DAY_MS else sent
 
 
 async def _cluster_with(topic: str, settings: Settings) -> str:

@@ -17,9 +17,8 @@ from v2td.errors import ErrorClass, JobError
 from v2td.formats import Document
 from v2td.jobs import Audio, Options, Window
 from v2td.ops import request
-from v2td.speech import Decoders, Speech, to_recording
+from v2td.speech import Decoders, Speech, decoder_count, to_recording
 
-SLOTS_PER_DECODER = 4
 PRIORITY = 5
 
 
@@ -51,7 +50,7 @@ class Transcriber:
 
     async def __aenter__(self) -> Self:
         settings = self._settings
-        count = settings.speech.decoders or max(1, len(self._plan.slots) // SLOTS_PER_DECODER)
+        count = decoder_count(settings.speech, len(self._plan.slots))
         async with AsyncExitStack() as stack:
             self._decoders = await stack.enter_async_context(Decoders(settings.speech, count))
             self._engine = await stack.enter_async_context(Engine(settings.engine, self._plan, self._model))

@@ -5,6 +5,6 @@ puts the engine's times back. Blocks on the decoder children only, never the eve
 """
 
 from v2td.speech.clock import covered_seconds, to_recording
-from v2td.speech.decoder import Decoders, Speech
+from v2td.speech.decoder import Decoders, Speech, decoder_count
 
-__all__ = ["Decoders", "Speech", "covered_seconds", "to_recording"]
+__all__ = ["Decoders", "Speech", "covered_seconds", "decoder_count", "to_recording"]

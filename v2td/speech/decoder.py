@@ -29,6 +29,12 @@ CRASHES_FORGIVEN = 1  # a child may have died of something else; the second time
 NICE = 5  # decoders run ahead of the engine; they must not take its cores from it
 ANY_GENERATION = -1
 PCM_PREFIX = "v2td-pcm-"
+SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
+
+
+def decoder_count(settings: SpeechSettings, slots: int) -> int:
+    """Return how many decoder children feed so many slots."""
+    return settings.decoders or max(1, slots // SLOTS_PER_DECODER)
 
 
 class _ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another recording killed the child)
