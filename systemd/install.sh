@@ -23,6 +23,9 @@ fail() {
 build_venv() {
   local final=$1 stage=$2 python
   python=$("$source/.ci/find-python" "${PYTHON:-python3}")
+  if [[ -z $destdir && $(readlink -f "$python") =~ ^/(root|home)/ ]]; then
+    fail "$python lies in a home, which the service may not enter: name another, such as PYTHON=/usr/bin/python3"
+  fi
   "$python" -m venv "$stage/venv"
   local pip=("$stage/venv/bin/python" -m pip --disable-pip-version-check --quiet)
   echo "installing the packages of .ci/constraints-demo.txt"

@@ -20,7 +20,9 @@ PREFIX = "/srv/speech-to-text"
 
 
 def script(path: Path, *arguments: str, destdir: Path | None, user: int | None = None) -> tuple[int, str]:
-    environment = {**os.environ, "PYTHON": sys.executable, "PIP_NO_COMPILE": "1"} | ({"DESTDIR": str(destdir)} if destdir else {})
+    environment = {**os.environ, "PYTHON": sys.executable, "PIP_NO_COMPILE": "1"} | (
+        {"DESTDIR": str(destdir)} if destdir else {}
+    )
     done = subprocess.run(
         [str(path), *arguments],
         text=True,
