@@ -55,13 +55,14 @@ services-status: $(VENV)/dev.stamp ## say whether the services answer, and where
 install: ## install under PREFIX (/opt/v2td) as a systemd service; run it with sudo
 	systemd/install.sh $(PREFIX)
 
-constraints: ## write .ci/constraints-*.txt anew, with today's newest versions and their hashes
+constraints: ## write .ci/constraints*.txt anew, with today's newest versions and their hashes
 	@python=$$(.ci/find-python $(PYTHON)) && "$$python" -m venv build/uv
 	build/uv/bin/python -m pip --disable-pip-version-check --quiet install $(UV)
 	$(COMPILE) --extra demo --extra dev pyproject.toml .ci/build.in --output-file .ci/constraints-dev.txt
 	$(COMPILE) --extra demo pyproject.toml .ci/build.in --constraints .ci/constraints-dev.txt \
 		--output-file .ci/constraints-demo.txt
-	! grep -E '://|--(index-url|find-links|trusted-host)|^torch' .ci/constraints-*.txt
+	$(COMPILE) pyproject.toml .ci/build.in --constraints .ci/constraints-dev.txt --output-file .ci/constraints.txt
+	! grep -E '://|--(index-url|find-links|trusted-host)|^torch' .ci/constraints*.txt
 
 clean: ## remove the environment, caches and builds of this checkout (the services' builds stay in the user's cache)
 	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services down; fi

@@ -28,8 +28,8 @@ build_venv() {
   fi
   "$python" -m venv "$stage/venv"
   local pip=("$stage/venv/bin/python" -m pip --disable-pip-version-check --quiet)
-  echo "installing the packages of .ci/constraints-demo.txt"
-  "${pip[@]}" install --require-hashes -r "$source/.ci/constraints-demo.txt"
+  echo "installing the packages of .ci/constraints.txt"
+  "${pip[@]}" install --require-hashes -r "$source/.ci/constraints.txt"
   # A copy, so that the build leaves nothing in the checkout.
   mkdir "$stage/source"
   cp -R "$source/v2td" "$source/pyproject.toml" "$source/README.md" "$source/LICENSE" "$stage/source"

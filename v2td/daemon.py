@@ -25,6 +25,7 @@ from v2td.speech import Decoders, decoder_count
 
 log = get_logger(__name__)
 
+FLUSH_SECONDS = 5.0  # after the drain, for what Postgres has not taken yet
 EXTEND_SECONDS = 15.0  # while draining, ask systemd for this much more time, three times as often
 
 
@@ -158,7 +159,9 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
         daemon.intake.stop(drain_seconds)
         await _extending_timeout(consuming)
         daemon.rooms.writer.close()
-        await writing
+        # What still waits here belongs to records that are not committed: they are delivered again.
+        await asyncio.wait([writing], timeout=FLUSH_SECONDS)
+        writing.cancel()
         for task in background:
             task.cancel()
 

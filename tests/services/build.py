@@ -75,7 +75,7 @@ def build() -> Builds:
     with locked(cache / "lock"):
         missing = [recipe for recipe in RECIPES if not recipe.done(cache)]
         needed = [prerequisites.JAVA, *(recipe.needs for recipe in missing), prerequisites.POSTGRES]
-        prerequisites.ensure([*needed, *prerequisites.RECORDING])
+        prerequisites.ensure([*needed, *prerequisites.TESTS])
         for recipe in missing:
             _make(recipe, cache)
     folders = {recipe.name: recipe.folder(cache) for recipe in RECIPES}

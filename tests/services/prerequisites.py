@@ -49,10 +49,11 @@ GO = Prerequisite("Go 1.24 or newer", "builds MinIO", go_is_there, None)
 POSTGRES = Prerequisite(
     "PostgreSQL's server (initdb, postgres)", "the database", lambda: postgres.find_binaries() is not None, "postgresql"
 )
-RECORDING = (
+TESTS = (
     _program("espeak-ng", "speaks the tests' recordings", "espeak-ng"),
     _program("sox", "makes and bends the tests' recordings", "sox"),
     _program("ffmpeg", "encodes the tests' recordings", "ffmpeg"),
+    _program("systemd-analyze", "judges the unit", "systemd"),
 )
 
 

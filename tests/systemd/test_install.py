@@ -94,7 +94,7 @@ def test_a_failing_build_leaves_everything_as_it_was(tmp_path: Path) -> None:
     for name in ("systemd/install.sh", "systemd/v2td.service", "systemd/v2td.sysusers", ".ci/find-python"):
         (checkout / name).write_bytes((ROOT / name).read_bytes())
         (checkout / name).chmod(0o755)
-    (checkout / ".ci/constraints-demo.txt").write_text(f"--no-index\nhatchling==0 --hash=sha256:{'0' * 64}\n")
+    (checkout / ".ci/constraints.txt").write_text(f"--no-index\nhatchling==0 --hash=sha256:{'0' * 64}\n")
     destination = tmp_path / "root"
     running = destination / PREFIX[1:] / "venv"
     running.mkdir(parents=True)
@@ -130,7 +130,7 @@ def test_an_ordinary_user_is_told_to_use_sudo(path: Path, tmp_path: Path) -> Non
 
 
 def test_the_environment_is_made_of_hashed_versions() -> None:
-    constraints = (ROOT / ".ci/constraints-demo.txt").read_text()
+    constraints = (ROOT / ".ci/constraints.txt").read_text()
     packages = [line for line in constraints.splitlines() if line and not line.startswith((" ", "#"))]
     assert packages
     assert all("==" in line for line in packages)

@@ -80,15 +80,17 @@ async def _run(settings: Settings, *, offline: bool, show: bool) -> list[Check]:
 
 
 def _settings(loaded: LoadedConfig, *, every: bool) -> dict[str, dict[str, Any]]:
-    """Return {section.key: {value, source}} without secrets; all, or those that are no defaults."""
-    from v2td.config import redacted
+    """Return {section.key: {value, source}} without secrets; all, or those whose value is not the default."""
+    from v2td.config import Settings, redacted
 
-    values = redacted(loaded.settings)
-    return {
-        key: {"value": values[key.partition(".")[0]][key.partition(".")[2]], "source": str(source)}
-        for key, source in loaded.sources.items()
-        if every or source.kind != "default"
-    }
+    values, defaults = loaded.settings.model_dump(), Settings().model_dump()
+    shown = redacted(loaded.settings)
+    settings = {}
+    for key, source in loaded.sources.items():
+        section, _, name = key.partition(".")
+        if every or values[section][name] != defaults[section][name]:
+            settings[key] = {"value": shown[section][name], "source": str(source)}
+    return settings
 
 
 def _show_settings(settings: dict[str, dict[str, Any]], loaded: LoadedConfig) -> None:
