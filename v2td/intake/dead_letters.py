@@ -28,6 +28,7 @@ from v2td.retry import Backoff
 
 log = get_logger(__name__)
 
+TRUNCATED = "v2td-truncated"
 MAX_REASON = 4096  # bytes of a reason in a header
 MAX_KEPT_BYTES = 16_384  # of the original's key and of its headers, in a truncated letter
 BACKOFF = Backoff(initial=0.5, maximum=10)
@@ -43,9 +44,8 @@ class DeadLetters:
 
     async def __aenter__(self) -> Self:
         await ensure_topic(self._settings, self._settings.dead_letter_topic)
-        self._producer = AIOKafkaProducer(
-            **client_options(self._settings), acks="all", enable_idempotence=True, compression_type="zstd"
-        )
+        # Not idempotent: after one refused batch (too large) aiokafka's sequence numbers are out of order for ever.
+        self._producer = AIOKafkaProducer(**client_options(self._settings), acks="all", compression_type="zstd")
         try:
             await self._producer.start()
         except KafkaError as error:
@@ -89,10 +89,12 @@ class DeadLetters:
 
     async def _send(self, failure: Failure, *, truncated: bool) -> None:
         record = failure.record
+        key = None if truncated and len(record.key or b"") > MAX_KEPT_BYTES else record.key
+        value = None if truncated else record.value
         await self._producer.send_and_wait(
             self._settings.dead_letter_topic,
-            key=None if truncated and len(record.key or b"") > MAX_KEPT_BYTES else record.key,
-            value=None if truncated else record.value,
+            key=key,
+            value=b"" if key is None and value is None else value,  # aiokafka asserts that there is one of them
             headers=list(letter_headers(failure, truncated=truncated)),
         )
 
@@ -113,11 +115,16 @@ def letter_headers(failure: Failure, *, truncated: bool) -> Headers:
         "v2td-record-index": str(at.record_index),
     }
     if truncated:
-        ours["v2td-truncated"] = "1"
+        ours[TRUNCATED] = "1"
     kept: list[tuple[str, bytes]] = []
     room = MAX_KEPT_BYTES
     for name, value in failure.record.headers:
         room -= len(name) + len(value)
-        if name not in ours and not (truncated and room < 0):
+        if name not in ours and name != TRUNCATED and not (truncated and room < 0):
             kept.append((name, value))
-    return (*kept, *((name, text.encode(errors="replace")[:MAX_REASON]) for name, text in ours.items()))
+    return (*kept, *((name, _header(text)) for name, text in ours.items()))
+
+
+def _header(text: str) -> bytes:
+    """Return the beginning of `text` in UTF-8, cut between two characters."""
+    return text.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()

@@ -1,0 +1,236 @@
+"""The intake against the real Kafka: what is handled, and above all what is committed."""
+
+import asyncio
+import time
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from tests.conftest import MakeTopic
+from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, produce, running, until
+from v2td import metrics
+from v2td.errors import ServiceError
+from v2td.intake import cluster_id
+from v2td.jobs import Coordinates, SourceRecord
+
+
+async def test_records_reach_the_handler_as_they_are(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic())
+    async with AIOKafkaProducer(bootstrap_servers=list(settings.bootstrap_servers)) as producer:
+        headers = [("trace", b"\x00\xff"), ("trace", b"again"), ("empty", b"")]
+        await producer.send_and_wait(settings.topics[0], b"value", key=b"key", headers=headers, timestamp_ms=1_700_000)
+        await producer.send_and_wait(settings.topics[0], None, key=b"only a key", timestamp_ms=1_700_001)
+        await producer.send_and_wait(settings.topics[0], b"", timestamp_ms=1_700_002)
+    desk = Desk()
+    async with running(intake_of(settings, desk)) as intake:
+        await until(lambda: len(desk.finished) == 3)
+        assert intake.joined.is_set()
+        assert [tuple(each) for each in intake.partitions] == [(settings.topics[0], 0)]
+    cluster = await cluster_id(settings)
+    assert desk.records == {
+        Coordinates(cluster, settings.topics[0], 0, 0, 1_700_000): SourceRecord(b"key", b"value", tuple(headers)),
+        Coordinates(cluster, settings.topics[0], 0, 1, 1_700_001): SourceRecord(b"only a key", None, ()),
+        Coordinates(cluster, settings.topics[0], 0, 2, 1_700_002): SourceRecord(None, b"", ()),
+    }
+
+
+async def test_a_slow_record_holds_the_commit_back(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic())
+    await produce(settings, [b"x"] * 100)
+    desk = Desk(slow={40})
+    async with running(intake_of(settings, desk, max_in_flight=200)) as intake:
+        await until(lambda: len(desk.finished) == 99)
+        await asyncio.sleep(0.5)  # several commit intervals
+        assert await committed(settings) == {0: 40}
+        assert intake.status() == [{"topic": settings.topics[0], "partition": 0, "committed": 40, "lag": 60}]
+        desk.release.set()
+
+        async def done() -> bool:
+            return await committed(settings) == {0: 100}
+
+        await until(done)
+        assert intake.status()[0]["lag"] == 0
+
+
+async def test_stop_drains_commits_and_a_restart_goes_on_from_there(
+    settings_for: MakeSettings, topic: MakeTopic
+) -> None:
+    settings = settings_for(await topic(), commit_interval_seconds=60, commit_batch=1000)
+    await produce(settings, [b"x"] * 30)
+    desk = Desk(slow={7})
+    async with running(intake_of(settings, desk)) as intake:
+        await until(lambda: len(desk.finished) == 29)
+        asyncio.get_running_loop().call_later(0.3, desk.release.set)
+        intake.stop(5)
+        assert intake.stopping
+    assert len(desk.finished) == 30
+    assert await committed(settings) == {0: 30}
+    await produce(settings, [b"y"] * 5)
+    later = Desk()
+    async with running(intake_of(settings, later)):
+        await until(lambda: len(later.finished) == 5)
+    assert sorted(later.offsets) == list(range(30, 35))
+
+
+async def test_what_the_drain_cannot_wait_for_is_delivered_again(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic())
+    await produce(settings, [b"x"] * 10)
+    desk = Desk(slow={4})
+    async with running(intake_of(settings, desk), drain_seconds=0.5):
+        await until(lambda: len(desk.finished) == 9)
+        began = time.monotonic()
+    assert 0.4 < time.monotonic() - began < 4
+    assert [at.offset for at in desk.cancelled] == [4]
+    assert await committed(settings) == {0: 4}
+    later = Desk()
+    async with running(intake_of(settings, later)):
+        await until(lambda: len(later.finished) == 6)
+    assert sorted(later.offsets) == list(range(4, 10))
+    assert await committed(settings) == {0: 10}
+
+
+async def test_our_own_fault_ends_the_run_and_consumes_nothing(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic())
+    await produce(settings, [b"x"] * 10)
+    desk = Desk(slow=set(range(10)))
+
+    async def handle(at: Coordinates, record: SourceRecord, durable: frozenset[UUID]) -> None:
+        if at.offset == 3:
+            raise ServiceError("write", "no schema")
+        await desk.handle(at, record, durable)
+
+    intake = intake_of(settings, desk)
+    intake._handle = handle
+    async with intake:
+        with pytest.raises(ExceptionGroup) as caught:
+            await asyncio.wait_for(intake.run(), 10)
+    assert caught.group_contains(ServiceError, match="no schema")
+    assert intake.in_flight == 0
+    assert len(desk.cancelled) == len(desk.started)
+    assert await committed(settings) == {}
+
+
+async def test_intake_pauses_at_its_limit_and_resumes(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic(3))
+    for partition in range(3):
+        await produce(settings, [b"x"] * 40, partition=partition)
+    desk = Desk(slow=set(range(40)))
+    async with running(intake_of(settings, desk, max_in_flight=10)) as intake:
+        await until(lambda: intake.in_flight == 10)
+        await asyncio.sleep(0.6)
+        assert (intake.in_flight, len(desk.started)) == (10, 10)
+        assert metrics.KAFKA_PAUSED._value.get() == 1
+        desk.release.set()
+        await until(lambda: len(desk.finished) == 120)
+        assert desk.most_at_once == 10
+        await until(lambda: metrics.KAFKA_PAUSED._value.get() == 0)
+    assert await committed(settings) == {0: 40, 1: 40, 2: 40}
+
+
+@pytest.mark.slow
+async def test_a_paused_member_stays_in_the_group(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    """Polling goes on while nothing is taken: max_poll_interval is not exceeded."""
+    settings = settings_for(await topic(), max_poll_interval_seconds=6)
+    await produce(settings, [b"x"] * 3)
+    desk = Desk(slow={0, 1, 2})
+    rebalances = metrics.KAFKA_REBALANCES._value.get()
+    async with running(intake_of(settings, desk, max_in_flight=1)) as intake:
+        await asyncio.sleep(8)
+        assert desk.offsets == [0]
+        assert not intake.stalled(1)
+        desk.release.set()
+        await until(lambda: len(desk.finished) == 3)
+    assert metrics.KAFKA_REBALANCES._value.get() == rebalances + 1
+    assert await committed(settings) == {0: 3}
+
+
+async def test_nothing_is_taken_while_another_room_says_so(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic())
+    trouble = asyncio.Event()
+    trouble.set()
+    desk = Desk()
+    async with running(intake_of(settings, desk, blocked=trouble.is_set)) as intake:
+        await until(intake.joined.is_set)
+        await produce(settings, [b"x"] * 5)
+        await asyncio.sleep(0.6)
+        assert desk.started == []
+        trouble.clear()
+        await until(lambda: len(desk.finished) == 5)
+
+
+async def test_the_distance_to_the_oldest_unfinished_record_is_bounded(
+    settings_for: MakeSettings, topic: MakeTopic
+) -> None:
+    settings = settings_for(await topic(), max_uncommitted_records=20)
+    await produce(settings, [b"x"] * 100)
+    desk = Desk(slow={0})
+    async with running(intake_of(settings, desk, max_in_flight=8)):
+        await until(lambda: len(desk.finished) >= 19)
+        await asyncio.sleep(0.5)
+        assert max(desk.offsets) < 20 + 8
+        desk.release.set()
+        await until(lambda: len(desk.finished) == 100)
+    assert await committed(settings) == {0: 100}
+
+
+async def test_aborted_records_are_never_seen_and_hold_nothing_back(
+    settings_for: MakeSettings, topic: MakeTopic
+) -> None:
+    settings = settings_for(await topic())
+    async with AIOKafkaProducer(
+        bootstrap_servers=list(settings.bootstrap_servers), transactional_id=settings.group_id
+    ) as producer:
+        for values, commit in (("ab", True), ("XY", False), ("cd", True), ("Z", False), ("e", True)):
+            await producer.begin_transaction()
+            for value in values:
+                await producer.send_and_wait(settings.topics[0], value.encode())
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
+    desk = Desk()
+    async with running(intake_of(settings, desk)):
+        await until(lambda: len(desk.finished) >= 5)
+    assert sorted(record.value or b"" for record in desk.records.values()) == [b"a", b"b", b"c", b"d", b"e"]
+    last = max(desk.offsets)
+    assert last > 8, "the gaps are real"
+    assert await committed(settings) == {0: last + 1}
+
+
+async def test_what_was_finished_behind_the_committed_offset_is_told_to_the_handler(
+    settings_for: MakeSettings, topic: MakeTopic
+) -> None:
+    settings = settings_for(await topic())
+    await produce(settings, [b"x"] * 6)
+    first = Desk(slow={2})
+    async with running(intake_of(settings, first), drain_seconds=0.2):
+        await until(lambda: len(first.finished) == 5)
+    known = {3: frozenset({uuid4()}), 5: frozenset({uuid4(), uuid4()})}
+    asked = []
+
+    async def look_up(cluster: str, topic_name: str, partition: int, offset: int) -> dict[int, frozenset[UUID]]:
+        asked.append((cluster, topic_name, partition, offset))
+        return dict(known)
+
+    second = Desk()
+    async with running(intake_of(settings, second, look_up)):
+        await until(lambda: len(second.finished) == 4)
+    assert asked == [(await cluster_id(settings), settings.topics[0], 0, 2)]
+    assert {at.offset: ids for at, ids in second.durable.items()} == {2: frozenset(), 4: frozenset(), **known}
+
+
+async def test_a_database_that_cannot_be_asked_holds_nothing_up(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic())
+    await produce(settings, [b"x"] * 3)
+
+    async def look_up(*_: object) -> dict[int, frozenset[UUID]]:
+        raise ServiceError("look up", "Postgres is away")
+
+    desk = Desk()
+    async with running(intake_of(settings, desk, look_up)):
+        await until(lambda: len(desk.finished) == 3)
+
+
+async def test_a_missing_broker_is_our_fault_and_named(settings_for: MakeSettings) -> None:
+    settings = settings_for("jobs", bootstrap_servers=["127.0.0.1:1"])
+    with pytest.raises(ServiceError, match=r"no broker at 127\.0\.0\.1:1"):
+        async with intake_of(settings, Desk()):
+            pytest.fail("it did connect")

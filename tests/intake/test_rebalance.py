@@ -1,0 +1,98 @@
+"""Members that come and go: nothing is lost, nothing unfinished is committed, nothing is started twice."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.conftest import MakeTopic
+from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, produce, running, until
+from v2td.config import KafkaSettings
+from v2td.jobs import Coordinates
+
+PARTITIONS = 4
+
+
+async def audit(settings: KafkaSettings, finished: list[set[Coordinates]], end: asyncio.Event) -> int:
+    """Look again and again: everything below a committed offset must be finished. Returns how often it looked."""
+    looks = 0
+    while not end.is_set():
+        for partition, offset in (await committed(settings)).items():  # the offsets first, then what is finished
+            done = {at.offset for each in finished for at in each if at.partition == partition}
+            missing = set(range(offset)) - done
+            assert not missing, f"partition {partition} is committed up to {offset}, but {missing} is unfinished"
+        looks += 1
+        await asyncio.sleep(0.05)
+    return looks
+
+
+@pytest.mark.slow
+async def test_members_come_and_go_without_loss(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic(PARTITIONS))
+    desks = [Desk() for _ in range(3)]
+    end = asyncio.Event()
+
+    async def keep_producing() -> int:
+        rounds = 0
+        while not end.is_set():
+            for partition in range(PARTITIONS):
+                await produce(settings, [b"x"] * 5, partition=partition)
+            rounds += 1
+            await asyncio.sleep(0.2)
+        return rounds
+
+    async with asyncio.TaskGroup() as group, running(intake_of(settings, desks[0])) as first:
+        producing = group.create_task(keep_producing())
+        auditing = group.create_task(audit(settings, [desk.finished for desk in desks], end))
+        await until(lambda: len(desks[0].finished) > 20)
+        async with running(intake_of(settings, desks[1])) as second:
+            await until(lambda: len(second.partitions) == len(first.partitions) == PARTITIONS // 2)
+            await until(lambda: len(desks[1].finished) > 20)
+            async with running(intake_of(settings, desks[2])) as third:
+                await until(lambda: bool(third.partitions) and len(desks[2].finished) > 20)
+        await until(lambda: len(first.partitions) == PARTITIONS)
+        end.set()
+        expected = {(partition, offset) for partition in range(PARTITIONS) for offset in range(5 * await producing)}
+
+        def handled() -> set[tuple[int, int]]:
+            return {(at.partition, at.offset) for desk in desks for at in desk.finished}
+
+        await until(lambda: handled() >= expected)
+        assert handled() == expected
+    assert auditing.result() > 5
+    assert await committed(settings) == dict.fromkeys(range(PARTITIONS), len(expected) // PARTITIONS)
+    for desk in desks:
+        assert len(desk.started) == len(set(desk.started)), "a member started a record twice"
+
+
+@pytest.mark.slow
+async def test_a_record_under_way_is_not_started_again_when_it_is_delivered_again(
+    settings_for: MakeSettings, topic: MakeTopic
+) -> None:
+    """A long job outlives the rebalance: where the partition stays it goes on, where it went it begins anew."""
+    settings = settings_for(await topic(2))
+    for partition in range(2):
+        await produce(settings, [b"x"] * 3, partition=partition)
+    stays, joins = Desk(slow={1}), Desk(slow={1})
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(running(intake_of(settings, stays)))
+        await until(lambda: len(stays.finished) == 4)
+        second = await stack.enter_async_context(running(intake_of(settings, joins)))
+        await until(lambda: len(first.partitions) == len(second.partitions) == 1)
+        kept, lost = first.partitions[0].partition, second.partitions[0].partition
+        await until(lambda: joins.at_once == 1)
+        await produce(settings, [b"y"], partition=kept)
+        await until(lambda: Coordinates(*_key(stays, kept, 3)) in stays.finished)
+        assert await committed(settings) == {0: 1, 1: 1}
+        assert [(at.partition, at.offset) for at in stays.cancelled] == [(lost, 1)]
+        assert [at for at in joins.started if at.partition == kept] == []
+        stays.release.set()
+        joins.release.set()
+        await until(lambda: first.in_flight == second.in_flight == 0)
+    assert sorted((at.partition, at.offset) for at in stays.started).count((kept, 1)) == 1
+    assert await committed(settings) == {kept: 4, lost: 3}
+
+
+def _key(desk: Desk, partition: int, offset: int) -> tuple[str, str, int, int, int]:
+    at = next((each for each in desk.started if (each.partition, each.offset) == (partition, offset)), None)
+    return (at.cluster_id, at.topic, partition, offset, at.timestamp_ms) if at else ("", "", 0, 0, 0)
