@@ -17,6 +17,7 @@ from v2td.jobs import Options, Segment, Span, Word
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
+MAX_PROMPT_TOKENS = 223  # half of Whisper's positions; the other half is for the text
 FLAG_FALLBACK = "fallback"  # a segment needed a higher temperature
 
 
@@ -89,7 +90,7 @@ def transcribe(request: WindowRequest) -> WindowResult:
         language=language,
         task=options.task,
         beam_size=request.beam_size,
-        initial_prompt=options.prompt,
+        initial_prompt=_prompt_tokens(_model, options),
         hotwords=options.hotwords,
         word_timestamps=options.word_timestamps,
         condition_on_previous_text=False,  # windows are independent
@@ -104,6 +105,21 @@ def read_pieces(pcm: Path, pieces: tuple[Span, ...]) -> NDArray[np.float32]:
     samples = np.memmap(pcm, dtype=np.int16, mode="r")
     audio = np.concatenate([samples[piece.start : piece.end] for piece in pieces])
     return audio.astype(np.float32) / 32768.0
+
+
+def _prompt_tokens(model: WhisperModel, options: Options) -> list[int] | None:
+    """Return the end of the prompt that fits beside the hotwords: faster-whisper bounds each of them, but not both."""
+    if options.prompt is None:
+        return None
+    room = MAX_PROMPT_TOKENS
+    if options.hotwords:
+        room -= len(_tokens(model, options.hotwords))
+    return _tokens(model, options.prompt)[-room:] if room > 0 else None
+
+
+def _tokens(model: WhisperModel, text: str) -> list[int]:
+    ids: list[int] = model.hf_tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+    return ids
 
 
 def _detect_language(model: WhisperModel, audio: NDArray[np.float32], allowed: tuple[str, ...]) -> tuple[str, float]:
