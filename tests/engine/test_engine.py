@@ -74,26 +74,20 @@ async def test_words_lie_in_their_segments_and_make_up_their_text(engine: Engine
         assert all(word.start <= word.end and 0 < word.probability <= 1 for word in segment.words)
 
 
-@pytest.mark.parametrize(
-    ("recording", "options", "language"),
-    [
+async def test_the_language_is_the_likeliest_of_those_allowed(engine: Engine, hear: Hear) -> None:
+    for recording, options, language in (
         (EN, Options(), "en"),
         (VI, Options(), "vi"),
         (EN, Options(languages=("en", "vi")), "en"),
         (EN, Options(languages=("vi",)), "vi"),
         (VI, Options(languages=("en", "fr")), "en"),
         (VI, Options(language="en", languages=("vi",)), "en"),
-    ],
-)
-async def test_the_language_is_the_likeliest_of_those_allowed(
-    engine: Engine, hear: Hear, recording: Recording, options: Options, language: str
-) -> None:
-    heard = await hear(engine, recording, options=options)
-    assert heard.language == language
-    assert heard.windows[0][1].language == language
-    if options.language is None:
-        assert heard.language_probability is not None
-        assert 0 <= heard.language_probability <= 1
+    ):
+        heard = await hear(engine, recording, options=options)
+        assert heard.language == heard.windows[0][1].language == language, options
+        if options.language is None:
+            assert heard.language_probability is not None
+            assert 0 <= heard.language_probability <= 1
 
 
 async def test_the_first_window_tells_the_others_the_language_and_the_default_needs_none(
@@ -107,9 +101,8 @@ async def test_the_first_window_tells_the_others_the_language_and_the_default_ne
         assert (await hear(vietnamese, EN, options=Options(languages=("en",)))).language == "en"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+async def test_what_a_message_may_ask_for_is_accepted(engine: Engine, hear: Hear) -> None:
+    for options in (
         Options(language="en", prompt="Please call me."),
         Options(language="en", hotwords="Hanoi, Chicago"),
         Options(language="en", prompt="Please call me. " * 300),
@@ -118,10 +111,8 @@ async def test_the_first_window_tells_the_others_the_language_and_the_default_ne
         Options(language="en", prompt="Please call me. " * 300, hotwords="Hanoi, Chicago. " * 300),
         Options(language="en", beam_size=1),
         Options(language="en", task="translate"),
-    ],
-)
-async def test_what_a_message_may_ask_for_is_accepted(engine: Engine, hear: Hear, options: Options) -> None:
-    assert text_of(await hear(engine, EN, options=options)) == [EN.text]
+    ):
+        assert text_of(await hear(engine, EN, options=options)) == [EN.text], options
 
 
 async def test_silence_and_nothing_have_no_text(engine: Engine, hear: Hear) -> None:
