@@ -189,6 +189,6 @@ def test_run_takes_everything_down_when_it_is_told_to_end(tmp_path: Path) -> Non
 
 def _says(log: Path, word: str) -> processes.Probe:
     async def probe() -> None:
-        assert word in log.read_text()  # noqa: ASYNC240  # a line of a local file
+        assert word in log.read_text()  # a line of a local file
 
     return probe

@@ -24,6 +24,7 @@ from v2td.errors import ServiceError
 
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
+REVIVALS = 3
 
 DeathReason = Literal["died", "deadline"]
 
@@ -115,6 +116,21 @@ class Child:
             if isinstance(error, Exception) and not isinstance(error, ServiceError):  # what the setup raised
                 raise ServiceError(f"start {self.name}", f"{type(error).__name__}: {error}") from error
             raise
+
+    async def revive(self) -> None:
+        """Bring up a fresh process where one died; what killed that may kill the next one while it starts, too.
+
+        ServiceError when none of REVIVALS becomes ready.
+        """
+        for attempt in range(1, REVIVALS + 1):
+            try:
+                await self.restart()
+            except ServiceError:
+                if attempt == REVIVALS:
+                    raise
+                await asyncio.sleep(attempt)
+            else:
+                return
 
     async def call(self, function: Callable[..., T], *args: Any, deadline_seconds: float) -> T:
         """Return `function(*args)` from the child, or raise what it raised.

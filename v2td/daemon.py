@@ -72,16 +72,24 @@ class Daemon:
 
 async def run(config: LoadedConfig) -> None:
     """Run until SIGTERM or SIGINT, then drain; ServiceError when we cannot go on."""
-    settings = config.settings
-    stop = _stop_on_signals()
+    signals = _Signals()
     systemd.notify(systemd.status("starting: loading the model, joining the group"))
     try:
+        await _work(config.settings, signals)
+    except asyncio.CancelledError:
+        if not signals.stopped_early:
+            raise
+    log.info("stopped")
+
+
+async def _work(settings: Settings, signals: _Signals) -> None:
+    try:
         async with _opened(settings) as daemon, admin_endpoint(daemon):
-            await _serve(daemon, stop)
+            signals.running = True
+            await _serve(daemon, signals.stop)
             _close_within(settings.pipeline.stop_seconds)
     except* ServiceError as group:
         raise first_of(group) from None
-    log.info("stopped")
 
 
 def admin_endpoint(daemon: Daemon) -> contextlib.AbstractAsyncContextManager[object]:
@@ -179,25 +187,30 @@ async def _extending_timeout(consuming: asyncio.Task[None]) -> None:
         await asyncio.wait([consuming], timeout=EXTEND_SECONDS / 3)
 
 
-def _stop_on_signals() -> asyncio.Event:
-    """The first SIGTERM or SIGINT sets the event; the second ends this task, and so everything, now."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    main = asyncio.current_task()
-    assert main is not None
+class _Signals:
+    """The first SIGTERM or SIGINT sets `stop`, or ends a start; the second ends this task, and so everything, now."""
 
-    def on_signal(number: signal.Signals) -> None:
-        if not stop.is_set():
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.running = False
+        self.stopped_early = False
+        self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        assert self._main is not None
+        if not self.stop.is_set():
             log.info("signal", signal=number.name)
-            stop.set()
+            self.stop.set()
+            if not self.running:
+                self.stopped_early = True
+                self._main.cancel()
             return
         log.warning("second signal: stopping now; unfinished records will be delivered again", signal=number.name)
-        main.cancel()
-        loop.call_later(1.0, os._exit, 128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return stop
+        self._main.cancel()
+        self._loop.call_later(1.0, os._exit, 128 + number)
 
 
 def _close_within(seconds: float) -> None:

@@ -117,3 +117,32 @@ async def test_the_dead_letter_topic_is_made(world: World) -> None:
         await world.until_finished(1, 30)
         assert await daemon.terminate() == 0
     assert len(await world.dead_letter_records()) == 1
+
+
+async def test_a_topic_that_is_not_there_is_named(world: World) -> None:
+    config = world.config(kafka__topics=["no-such-topic"])
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "v2td", "run", "--config", str(config)), stderr=asyncio.subprocess.PIPE
+    )
+    _out, error = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert b"there is no topic no-such-topic" in error
+
+
+async def test_a_stop_while_starting(world: World) -> None:
+    """The signal comes while the model loads: no child stays, and the exit code says that all is well."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "v2td", "run", "--config", str(world.config())), stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        while b"slots planned" not in await process.stderr.readline():
+            pass
+        while not psutil.Process(process.pid).children():
+            await asyncio.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    _out, error = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 0, error.decode()
+    _gone, alive = await asyncio.to_thread(psutil.wait_procs, children, timeout=2)
+    assert alive == []

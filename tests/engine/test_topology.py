@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from v2td.config import EngineSettings
 from v2td.engine.topology import Machine, Plan, plan, read_machine
+from v2td.errors import ConfigError
 
 # What real machines write into core_cpus_list: one line for each of their CPUs.
 DESKTOP = {cpu: f"{cpu % 4},{cpu % 4 + 4}" for cpu in range(8)}  # 4 cores of 2 threads, Intel's numbering
@@ -70,12 +71,17 @@ def test_what_is_set_by_hand_is_taken() -> None:
     ),
     count=st.integers(0, 40),
     threads=st.integers(0, 40),
-    cpus=st.lists(st.integers(0, 300), unique=True, max_size=8),
+    cpus=st.lists(st.integers(0, 140), unique=True, max_size=3),
 )
 def test_every_slot_has_cpus_of_the_machine_and_its_threads(
     machine: Machine, count: int, threads: int, cpus: list[int]
 ) -> None:
-    planned = plan(machine, EngineSettings(slots=count, threads=threads, cpus=tuple(cpus)))
+    settings = EngineSettings(slots=count, threads=threads, cpus=tuple(cpus))
+    if not set(cpus) <= {cpu for core in machine.cores for cpu in core}:
+        with pytest.raises(ConfigError, match=r"^engine\.cpus = .* is not one of"):
+            plan(machine, settings)
+        return
+    planned = plan(machine, settings)
     assert len(planned.slots) == count or (count == 0 and planned.slots)
     usable = set(cpus) or {cpu for core in machine.cores for cpu in core}
     for slot in planned.slots:

@@ -249,7 +249,7 @@ class Engine:
         metrics.SLOT_RESTARTS.labels(reason).inc()
         log.warning("slot restarted", slot=slot.number, reason=reason)
         self._become(slot, "starting")
-        await slot.child.restart()
+        await slot.child.revive()
 
     async def _restart(self, slot: _Slot) -> None:
         self._become(slot, "starting")

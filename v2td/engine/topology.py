@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from v2td.config import EngineSettings
+from v2td.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,16 @@ def plan(machine: Machine, settings: EngineSettings) -> Plan:
     """One slot of one thread for each physical core but those left to the loop and the decoders.
 
     Two of eight cores are left, as the second seed does; one of four; none of two, where the kernel shares them
-    better than we could. A second thread of a core brings nothing, its twin does the same arithmetic.
+    better than we could. A second thread of a core brings nothing, its twin does the same arithmetic. ConfigError
+    when engine.cpus names a CPU that is not there, or not for us.
     """
+    allowed = {cpu for core in machine.cores for cpu in core}
+    if forbidden := set(settings.cpus) - allowed:
+        raise ConfigError(
+            "engine.cpus",
+            f"{list(settings.cpus)}",
+            f"CPU {min(forbidden)} is not one of {sorted(allowed)}, which we may use",
+        )
     cpus = settings.cpus or tuple(core[0] for core in machine.cores)
     available = len(cpus) if machine.quota is None else max(1, min(len(cpus), int(machine.quota)))
     reserved = 0 if settings.cpus else min(2, available // 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -59,6 +59,16 @@ async def cluster_id(settings: KafkaSettings) -> str:
     async with admin_client(settings) as admin:
         description = await admin.describe_cluster()
     return str(description.get("cluster_id") or "")
+
+
+async def require_topics(settings: KafkaSettings, topics: Sequence[str]) -> None:
+    """Raise ServiceError when one of the topics is not there, or not for us to see."""
+    async with admin_client(settings) as admin:
+        there = await admin.list_topics()
+    if missing := [topic for topic in topics if topic not in there]:
+        raise ServiceError(
+            "look for the topics", f"there is no topic {', '.join(missing)}", "create it, or correct kafka.topics"
+        )
 
 
 async def ensure_topic(settings: KafkaSettings, topic: str) -> None:

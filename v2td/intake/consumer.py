@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from v2td import metrics
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
 from v2td.intake.committer import Committer
-from v2td.intake.connection import client_options, cluster_id
+from v2td.intake.connection import client_options, cluster_id, require_topics
 from v2td.intake.listener import Listener
 from v2td.intake.offsets import OffsetTracker, Partition, Ticket
 from v2td.jobs import Coordinates, SourceRecord
@@ -49,13 +49,19 @@ class _Work:
     """One record under way; more than one ticket when it was delivered again after a rebalance."""
 
     tickets: list[Ticket]
-    task: asyncio.Task[None] | None = field(default=None)
+    task: asyncio.Task[None] | None = None
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Intake:
-    """Consumes the topics as a member of the group; an async context manager that has joined nothing yet.
+    """Consumes the topics as a member of the group; an async context manager that joins it and leaves it.
 
-    `run` joins, polls and works until `stop` is called, then drains and commits. `look_up` tells after a restart
+    `run` polls and works until `stop` is called, then drains and commits. `look_up` tells after a restart
     what was finished behind the committed offsets. `blocked` is asked before each poll whether partitions must
     pause for a reason of somebody else's.
     """
@@ -89,6 +95,7 @@ class Intake:
     async def __aenter__(self) -> Self:
         settings = self._settings
         self._cluster_id = await cluster_id(settings)
+        await require_topics(settings, settings.topics)  # the consumer would wait for a missing one, silently
         self._consumer = AIOKafkaConsumer(
             **client_options(settings),
             group_id=settings.group_id,
@@ -131,7 +138,8 @@ class Intake:
             polls.cancel()
             await self._drain()
             commits.cancel()
-            self._cancel(self._works.values())
+            for work in self._works.values():
+                work.cancel()
         await self._committer.commit()
 
     def stop(self, drain_seconds: float) -> None:
@@ -200,7 +208,7 @@ class Intake:
             return
         metrics.RECORDS_RECEIVED.labels(record.topic).inc()
         at = Coordinates(self._cluster_id, record.topic, record.partition, record.offset, record.timestamp)
-        if (under_way := self._works.get(at)) is not None:
+        if (under_way := self._works.get(at)) is not None and not under_way.cancelled:
             under_way.tickets.append(ticket)
             return
         source = SourceRecord(record.key, record.value, tuple((name, value or b"") for name, value in record.headers))
@@ -217,7 +225,8 @@ class Intake:
                 self._tracker.resolve(ticket)
             self._committer.note_finished()
         finally:
-            del self._works[at]
+            if self._works.get(at) is work:  # not so when it was cancelled and its record came back meanwhile
+                del self._works[at]
             metrics.JOBS_IN_FLIGHT.set(len(self._works))
             self._finished.set()
 
@@ -254,11 +263,6 @@ class Intake:
         if not await self._until_idle(max(0.0, self._drain_until - time.monotonic())):
             log.warning("drain ended by its deadline", unfinished=len(self._works))
 
-    def _cancel(self, works: Collection[_Work]) -> None:
-        for work in works:
-            if work.task is not None:
-                work.task.cancel()
-
     async def _on_revoked(self, _revoked: Collection[TopicPartition]) -> None:
         """Finish what can be finished in half the rebalance timeout, commit, and only then fence.
 
@@ -279,8 +283,9 @@ class Intake:
         log.info("partitions assigned", partitions=len(partitions), epoch=epoch)
         # Records of partitions that went elsewhere are done there; those that came back are delivered again and
         # find their work under way.
-        lost = [work for at, work in self._works.items() if Partition(at.topic, at.partition) not in partitions]
-        self._cancel(lost)
+        for at, work in self._works.items():
+            if Partition(at.topic, at.partition) not in partitions:
+                work.cancel()
         self._settled.set()
         self.joined.set()
 

@@ -92,13 +92,13 @@ class _Slot:
             if generation not in (ANY_GENERATION, self.child.generation):
                 raise _ChildReplaced
             if self.child.pid is None:  # whose recording killed it was cancelled while it was brought up again
-                await self.child.restart()
+                await self.child.revive()
             try:
                 return await self.child.call(function, *args, deadline_seconds=deadline)
             except ChildDied as death:
                 metrics.DECODER_RESTARTS.labels(death.reason).inc()
                 log.warning("decoder restarted", decoder=self.child.name, reason=death.reason)
-                await self.child.restart()
+                await self.child.revive()
                 raise
             except OSError as error:  # the file system, not the recording
                 raise ServiceError("decode", str(error), "is speech.pcm_dir full?") from error
