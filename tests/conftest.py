@@ -22,10 +22,15 @@ CURE = "start them with: make services-up"
 MakeTopic = Callable[..., Awaitable[str]]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "services" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "services" in fixtures:
             item.add_marker("services")
+        # A file's tests share its fixtures, so they stay in one worker; there is only one topic of notifications.
+        group = "notifications" if "notifying_bucket" in fixtures else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from faster_whisper import WhisperModel
 from v2td.bundled import model_folder, recordings
 from v2td.errors import ServiceError
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

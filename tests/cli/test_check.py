@@ -7,6 +7,8 @@ from tests.cli.conftest import Run
 from tests.conftest import MakeTopic
 from tests.services.state import Services
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 OFFLINE = ("check", "--offline", "--set", "engine.model=demo")
 
 

@@ -9,6 +9,8 @@ from tests.cli.conftest import Run, start
 from tests.cli.hub import Hub, served
 from v2td.bundled import model_folder, recordings
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 RECORDING = recordings()[0]
 
 

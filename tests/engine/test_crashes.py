@@ -14,6 +14,8 @@ from v2td.engine.engine import _Slot
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import Options
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 VIETNAMESE = Options(language="vi")
 
 

@@ -20,6 +20,8 @@ from v2td.errors import ErrorClass, JobError, ServiceError
 from v2td.jobs import Options, Segment, Window
 from v2td.speech import Decoders, covered_seconds, to_recording
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 
 async def through(decoders: Decoders, engine: Engine, recording: Recording, options: Options) -> list[Segment]:
     """The journey without its ends: what a Transcript is made of."""

@@ -22,6 +22,8 @@ from v2td.jobs import SAMPLE_RATE, Audio, Span, Window
 from v2td.speech import Decoders, Speech
 from v2td.speech.decoder import _Slot
 
+pytestmark = pytest.mark.slow  # starts processes that load models or services
+
 
 @pytest.fixture
 def pcm_dir(tmp_path: Path) -> Path:

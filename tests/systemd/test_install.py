@@ -55,7 +55,8 @@ def test_install_upgrade_uninstall(tmp_path: Path) -> None:
     unit = tmp_path / "etc/systemd/system/v2td.service"
 
     # The command is there, names the interpreter where it will be, and the package in it works.
-    assert (venv / "bin/v2td").read_text().startswith(f"#!{PREFIX}/venv/bin/python")
+    first_lines = (venv / "bin/v2td").read_text().splitlines()[:2]  # the second where pip found the path too long
+    assert any(f"{PREFIX}/venv/bin/python" in line for line in first_lines)
     version = subprocess.run(
         [venv / "bin/python", "-m", "v2td", "--version"], text=True, capture_output=True, cwd="/", check=False
     )

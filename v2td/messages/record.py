@@ -103,7 +103,7 @@ def _failure(error: JobError, coordinates: Coordinates, record: SourceRecord, fi
         attempts=1,
         record=record,
         job_id=_readable(fields.get("id"), MAX_ID),
-        audio_url=None if audio_url is None else without_secrets(audio_url),
+        audio_url=(without_secrets(audio_url) or None) if audio_url else None,  # nothing may be left of it
     )
 
 
