@@ -19,10 +19,19 @@ fail() {
   exit 1
 }
 
+# Says what an environment was built of; the same again need not be built again.
+fingerprint() {
+  {
+    "$python" --version
+    cd "$source"
+    find v2td pyproject.toml .ci/constraints.txt -type f -not -path '*/__pycache__/*' -print0 |
+      sort -z | xargs -0 sha256sum
+  } | sha256sum | cut -d ' ' -f 1
+}
+
 # Builds the environment beside the running one, so that a failure leaves that as it was.
 build_venv() {
-  local final=$1 stage=$2 python
-  python=$("$source/.ci/find-python" "${PYTHON:-python3}")
+  local final=$1 stage=$2
   if [[ -z $destdir && $(readlink -f "$python") =~ ^/(root|home)/ ]]; then
     fail "$python lies in a home, which the service may not enter: name another, such as PYTHON=/usr/bin/python3"
   fi
@@ -37,6 +46,7 @@ build_venv() {
   # Scripts name the interpreter that they were installed with: name the one that will be there.
   { grep -rIlF "$stage/venv" "$stage/venv/bin" "$stage/venv/pyvenv.cfg" || true; } |
     xargs -r sed -i "s|$stage/venv|$final|g"
+  fingerprint >"$stage/venv/.built-of"
 }
 
 add_user() {
@@ -92,7 +102,12 @@ rm -rf "$destdir$prefix"/.installing-* # of an installation that was killed
 stage=$(mktemp -d "$destdir$prefix/.installing-XXXXXX")
 trap 'rm -rf "$stage"' EXIT
 chmod 0755 "$stage"
-build_venv "$prefix/venv" "$stage"
+python=$("$source/.ci/find-python" "${PYTHON:-python3}")
+if [[ $(cat "$destdir$prefix/venv/.built-of" 2>/dev/null) == "$(fingerprint)" ]]; then
+  echo "the environment in $destdir$prefix/venv is up to date"
+else
+  build_venv "$prefix/venv" "$stage"
+fi
 
 add_user
 add_config
@@ -106,10 +121,12 @@ if is_active; then
 fi
 
 # All that is replaced is replaced here, while nothing runs.
-if [[ -d $destdir$prefix/venv ]]; then
-  mv "$destdir$prefix/venv" "$stage/venv.old"
+if [[ -d $stage/venv ]]; then
+  if [[ -d $destdir$prefix/venv ]]; then
+    mv "$destdir$prefix/venv" "$stage/venv.old"
+  fi
+  mv "$stage/venv" "$destdir$prefix/venv"
 fi
-mv "$stage/venv" "$destdir$prefix/venv"
 rm -rf "$destdir$prefix/doc"
 install -d -m 0755 "$destdir$prefix/doc"
 install -m 0644 "$source"/docs/*.md "$destdir$prefix/doc"
