@@ -5,6 +5,8 @@ PYTHON ?= python3
 PREFIX ?= /opt/v2td
 # Passed on: make demo ARGS='--once --json', make test ARGS='-k offsets -x'
 ARGS ?=
+# Processes that run tests: one more than two cores have, since tests wait for other processes a lot.
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,10 +30,10 @@ demo: $(VENV)/demo.stamp ## see it work: a broker, a database, the daemon and re
 test: $(VENV)/dev.stamp ## everything: style, types, layers, all tests against real services (ARGS go to pytest)
 	@$(BIN)/python -m tests.services build
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m tests.services run -- $(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m tests.services run -- $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: lint ## what takes seconds: style, types, layers, tests that need no service
-	$(BIN)/python -m pytest -m "not services and not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not services and not slow" $(ARGS)
 
 lint: $(VENV)/dev.stamp ## style, types and layers only
 	$(BIN)/ruff check
