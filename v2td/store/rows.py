@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from v2td.jobs import Coordinates, Failure, Headers, Outcome, Segment, Transcript, options_sha256
+from v2td.messages import without_secrets
 from v2td.store.sanitise import clean_json, clean_text
 
 MAX_PAYLOAD_BYTES = 65_536  # of a record's value; of its key and of all its headers too
-RAW_KEY_SCHEMES = frozenset({"s3", "file"})  # what follows the host is a name, in which ? and # mean nothing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_TIMESTAMP_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
@@ -109,7 +109,7 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
         record_index=at.record_index,
         record_timestamp=record_time(at.timestamp_ms),
         tenant=_clean(job.tenant),
-        audio_url=public_url(clean_text(job.audio_url)),
+        audio_url=without_secrets(clean_text(job.audio_url)),
         audio_sha256=transcript.audio_sha256,
         options_sha256=options_sha256(job.options, transcript.model),
         audio_bytes=transcript.audio_bytes,
@@ -163,7 +163,7 @@ def failure_row(failure: Failure) -> FailureRow:
         kafka_offset=at.offset,
         record_index=at.record_index,
         record_timestamp=record_time(at.timestamp_ms),
-        audio_url=None if failure.audio_url is None else public_url(clean_text(failure.audio_url)),
+        audio_url=None if failure.audio_url is None else without_secrets(clean_text(failure.audio_url)),
         error_class=failure.error_class.value,
         reason=clean_text(failure.reason),
         attempts=failure.attempts,
@@ -178,20 +178,6 @@ def record_time(timestamp_ms: int) -> datetime | None:
     if not 0 <= timestamp_ms <= _LAST_TIMESTAMP_MS:
         return None
     return _EPOCH + timedelta(milliseconds=timestamp_ms)
-
-
-def public_url(url: str) -> str:
-    """Return the URL without credentials and, where it has one, without query and fragment.
-
-    Cut by hand, since what is stored may not be a valid URL at all.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "", url
-    if scheme.strip().lower() not in RAW_KEY_SCHEMES:
-        rest = rest.partition("?")[0].partition("#")[0]
-    authority, slash, path = rest.partition("/")
-    return scheme + separator + authority.rpartition("@")[2] + slash + path
 
 
 def encode_headers(headers: Headers) -> list[list[Any]]:
