@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from structlog.contextvars import get_contextvars
+
 from v2td import metrics
 from v2td.child import Child, ChildDied
 from v2td.config import EngineSettings
@@ -61,6 +63,7 @@ class _Item:
     hearing: Hearing
     done: asyncio.Future[tuple[WindowResult, WindowTiming]]
     queued: float
+    said: dict[str, Any]  # what the job's log lines say: lines about its windows say it too
     crashes: int = 0
 
     @property
@@ -176,7 +179,7 @@ class Engine:
         beam_size = options.beam_size or self._settings.beam_size
         request = WindowRequest(hearing.pcm, window.pieces, options, beam_size)
         done = asyncio.get_running_loop().create_future()
-        return _Item(job, window, request, hearing, done, time.monotonic())
+        return _Item(job, window, request, hearing, done, time.monotonic(), get_contextvars())
 
     async def _enqueue(self, item: _Item) -> None:
         self._queue.put(item.job, item)
@@ -220,9 +223,9 @@ class Engine:
             result = await slot.child.call(worker.transcribe, item.request, deadline_seconds=deadline)
         except ChildDied as death:
             await self._retry_elsewhere(item, death)
-            await self._replace(slot, death.reason)
+            await self._replace(slot, death.reason, item.said)
         except Exception as error:  # whatever the model raises fails this job alone
-            log.exception("inference failed", slot=slot.number)
+            log.exception("inference failed", slot=slot.number, **item.said)
             _fail(item, f"the model raised {type(error).__name__}: {error}")
         else:
             metrics.WINDOW_SECONDS.observe(result.seconds)
@@ -245,9 +248,9 @@ class Engine:
             async with self._arrived:
                 self._arrived.notify()
 
-    async def _replace(self, slot: _Slot, reason: str) -> None:
+    async def _replace(self, slot: _Slot, reason: str, said: dict[str, Any] | None = None) -> None:
         metrics.SLOT_RESTARTS.labels(reason).inc()
-        log.warning("slot restarted", slot=slot.number, reason=reason)
+        log.warning("slot restarted", slot=slot.number, reason=reason, **(said or {}))
         self._become(slot, "starting")
         await slot.child.revive()
 
