@@ -55,7 +55,9 @@ async def serve() -> AsyncIterator[Serve]:
         async def start(*script: bytes | Talk, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Server:
             async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 tasks.add(asyncio.current_task())
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                # RuntimeError is uvloop's word for a connection that the other side has closed meanwhile.
+                gone = (OSError, RuntimeError, asyncio.IncompleteReadError, asyncio.CancelledError)
+                with contextlib.suppress(*gone):
                     head = await reader.readuntil(b"\r\n\r\n")
                     step = script[min(len(server.requests), len(script) - 1)]
                     server.requests.append(head.decode("latin-1"))
