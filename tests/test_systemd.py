@@ -23,6 +23,13 @@ def test_states_reach_the_manager_in_one_message(manager: tuple[socket.socket, d
     assert listening.recv(4096) == b"READY=1\nSTATUS=2 slots"
 
 
+def test_a_manager_that_does_not_read_holds_nothing_up(manager: tuple[socket.socket, dict[str, str]]) -> None:
+    _datagrams, environ = manager
+    taken = [systemd.notify("WATCHDOG=1", environ=environ) for _ in range(2000)]  # more than any queue takes
+    assert taken[0] is True
+    assert taken[-1] is False
+
+
 def test_an_abstract_socket_is_reached(tmp_path: Path) -> None:
     name = f"v2td-test-{os.getpid()}-{tmp_path.name}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:

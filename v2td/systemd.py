@@ -10,9 +10,10 @@ STATUS_LENGTH = 200  # characters; the manager shows one line
 
 
 def notify(*states: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Send states such as `READY=1` to the service manager; False when there is none.
+    """Send states such as `READY=1` to the service manager; False when there is none, or it does not read.
 
-    An unreachable socket is an OSError: silence would end in the manager's timeout, unexplained.
+    Never waits: a manager that lets its queue fill up must not hold up the event loop. An unreachable socket is an
+    OSError: silence would end in the manager's timeout, unexplained.
     """
     address = environ.get("NOTIFY_SOCKET")
     if not address:
@@ -20,8 +21,12 @@ def notify(*states: str, environ: Mapping[str, str] = os.environ) -> bool:
     if address.startswith("@"):  # the abstract namespace
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
-        datagrams.connect(address)
-        datagrams.send("\n".join(states).encode())
+        datagrams.setblocking(False)
+        try:
+            datagrams.connect(address)
+            datagrams.send("\n".join(states).encode())
+        except BlockingIOError:  # its queue is full
+            return False
     return True
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import psutil
 import pytest
 from aiohttp import web
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -208,6 +210,22 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> int:
             if entry.get("event") == "ready" and port:
                 return port
         await asyncio.sleep(0.05)
+
+
+async def none_left(processes: list[psutil.Process], seconds: float = 2) -> None:
+    """Fail unless all processes have ended within `seconds`; who has not yet been reaped by init counts as ended."""
+
+    end = time.monotonic() + seconds
+    while living := [each for each in processes if _lives(each)]:
+        assert time.monotonic() < end, living
+        await asyncio.sleep(0.02)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import jiwer
 import psutil
 import pytest
 
-from tests.daemon.conftest import World
+from tests.daemon.conftest import World, none_left
 from tests.services import minio
 from v2td import bundled
 from v2td.bundled import Recording
@@ -199,6 +199,5 @@ async def test_status_and_health(world: World) -> None:
         assert instance["pid"] == daemon.process.pid
         assert instance["slots"] == len(status["slots"])
         assert await daemon.terminate() == 0
-        _gone, alive = await asyncio.to_thread(psutil.wait_procs, children, timeout=2)
-        assert alive == []
+        await none_left(children)
     assert not any((world.folder / "spool").iterdir())

@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from tests.daemon.conftest import World
+from tests.daemon.conftest import World, none_left
 from v2td import bundled
 
 SHORT = tuple(each for each in bundled.recordings() if each.seconds < 30)
@@ -59,8 +59,7 @@ async def test_kill_9_in_the_middle(world: World) -> None:
         children = psutil.Process(daemon.process.pid).children(recursive=True)
         assert children
         await daemon.kill()
-        _gone, alive = await asyncio.to_thread(psutil.wait_procs, children, timeout=2)
-        assert alive == []
+        await none_left(children)
     assert await world.finished() < 60
     async with world.daemon() as daemon:
         await world.until_finished(60, 60)
@@ -144,5 +143,4 @@ async def test_a_stop_while_starting(world: World) -> None:
     process.send_signal(signal.SIGTERM)
     _out, error = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 0, error.decode()
-    _gone, alive = await asyncio.to_thread(psutil.wait_procs, children, timeout=2)
-    assert alive == []
+    await none_left(children)
