@@ -124,12 +124,8 @@ def as_toml(settings: dict[str, dict[str, Any]]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would override the generated config.
-
-    And with ONNX Runtime's telemetry off, which leaves a file in the temporary folder and calls its makers.
-    """
-    own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_VARIABLES)}
-    return own | {"ORT_DISABLE_TELEMETRY": "1"}
+    """Ours without what would override the generated config."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_VARIABLES)}
 
 
 def _free_port() -> int:
