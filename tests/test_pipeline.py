@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -16,10 +17,10 @@ from v2td import bundled
 from v2td.bundled.recordings import AUDIO
 from v2td.config import EngineSettings, FetchSettings, PipelineSettings, Settings, SpeechSettings
 from v2td.engine import Engine, find_model, plan, read_machine
-from v2td.errors import ErrorClass
+from v2td.errors import ErrorClass, JobError, NoRoomError
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters
-from v2td.jobs import Coordinates, Failure, Job, Options, SourceRecord, Transcript
+from v2td.jobs import Audio, Coordinates, Failure, Job, Options, SourceRecord, Transcript
 from v2td.pipeline import Pipeline, Rooms
 from v2td.speech import Decoders
 from v2td.store import Writer
@@ -158,3 +159,50 @@ async def test_a_cancelled_job_leaves_nothing_behind(rooms: Rooms, settings: Set
     outcome = await Pipeline(rooms, settings, 2).transcribe(job(SHORT.path))
     assert isinstance(outcome, Transcript)
     assert outcome.text == SHORT.text
+
+
+async def test_a_full_tmpfs_is_waited_for(rooms: Rooms, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full three times, more often than a job may try: no attempt is counted, nothing fails."""
+    full = iter([True, True, True])
+    fetch = rooms.downloader.fetch
+
+    async def fetch_into_a_full_spool(url: str) -> Audio:
+        if next(full, False):
+            raise NoRoomError("spool", "full", "make room")
+        return await fetch(url)
+
+    monkeypatch.setattr(rooms.downloader, "fetch", fetch_into_a_full_spool)
+    outcome = await Pipeline(rooms, settings, 2).transcribe(job(SHORT.path))
+    assert isinstance(outcome, Transcript)
+    assert outcome.timings["attempts"] == 1
+
+
+async def test_one_notification_does_not_start_a_thousand_jobs(
+    rooms: Rooms, settings: Settings, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update={"max_in_flight": 3})})
+    under_way: list[int] = []
+    inside = 0
+
+    async def fetch(url: str) -> Audio:
+        nonlocal inside
+        inside += 1
+        under_way.append(inside)
+        await asyncio.sleep(0)
+        inside -= 1
+        raise JobError(ErrorClass.NOT_FOUND, url)
+
+    monkeypatch.setattr(rooms.downloader, "fetch", fetch)
+    records = [
+        {
+            "eventName": "s3:ObjectCreated:Put",
+            "eventSource": "minio:s3",
+            "s3": {"bucket": {"name": "b"}, "object": {"key": f"{n}.wav"}},
+        }
+        for n in range(40)
+    ]
+    message = SourceRecord(None, json.dumps({"Records": records}).encode(), ())
+    at = Coordinates("cluster", "topic", 0, 7, 1_700_000_000_000)
+    await Pipeline(rooms, limited, 2).handle(at, message, frozenset())
+    assert len([kind for kind, _ in recorder.seen if kind == "row"]) == 40
+    assert max(under_way) <= 3

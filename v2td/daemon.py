@@ -87,7 +87,6 @@ async def _work(settings: Settings, signals: _Signals) -> None:
         async with _opened(settings) as daemon, admin_endpoint(daemon):
             signals.running = True
             await _serve(daemon, signals.stop)
-            _close_within(settings.pipeline.stop_seconds)
     except* ServiceError as group:
         raise first_of(group) from None
 
@@ -166,6 +165,7 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
         systemd.notify("STOPPING=1", systemd.status("draining"))
         daemon.intake.stop(drain_seconds)
         await _extending_timeout(consuming)
+        _close_within(FLUSH_SECONDS + daemon.settings.pipeline.stop_seconds)
         daemon.rooms.writer.close()
         # What still waits here belongs to records that are not committed: they are delivered again.
         await asyncio.wait([writing], timeout=FLUSH_SECONDS)
@@ -214,7 +214,7 @@ class _Signals:
 
 
 def _close_within(seconds: float) -> None:
-    """Everything is durable and committed: what hangs while it closes may be left behind."""
+    """What is to be durable and committed is: what hangs while it is flushed and closed may be left behind."""
 
     def give_up() -> None:
         log.warning("closing took too long; leaving", seconds=seconds)

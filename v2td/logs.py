@@ -9,6 +9,8 @@ from typing import Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+CHATTY = ("aiokafka", "asyncio")  # libraries that say the same again and again
+REPEAT_SECONDS = 10.0
 MAX_VALUE_LENGTH = 2000  # characters of one value in a log line; what a message says may be long
 
 
@@ -48,6 +50,8 @@ def configure(level: str = "info", form: Literal["auto", "console", "json"] = "a
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    repeats = _Repeats()
+    handler.addFilter(lambda record: not record.name.startswith(CHATTY) or repeats.filter(record))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -55,6 +59,22 @@ def configure(level: str = "info", form: Literal["auto", "console", "json"] = "a
     for noisy in ("aiokafka", "botocore", "aiobotocore", "faster_whisper", "asyncio", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)  # ten errors a second while a topic is missing
+
+
+class _Repeats(logging.Filter):
+    """Lets a line through once in REPEAT_SECONDS: aiokafka says 50 times a second that a broker is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str, int], float] = {}  # by where it is said: a few dozen
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is new enough to be said."""
+        where = record.name, record.pathname, record.lineno
+        if record.created - self._last.get(where, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        self._last[where] = record.created
+        return True
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

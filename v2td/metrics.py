@@ -38,7 +38,7 @@ JOBS_KNOWN = Counter(
 JOB_RETRIES = Counter(
     "v2td_job_retries_total", "Attempts after the first, by the class that caused them.", ["error_class"]
 )
-JOBS_IN_FLIGHT = Gauge("v2td_jobs_in_flight", "Jobs between poll and durable row.")
+JOBS_IN_FLIGHT = Gauge("v2td_jobs_in_flight", "Jobs on their way to a durable row.")
 STAGE_SECONDS = Histogram(
     "v2td_stage_seconds",
     "Time a job spends in a stage (fetch, prepare, transcribe, write), waiting included.",

@@ -22,7 +22,7 @@ import structlog
 from v2td import metrics
 from v2td.config import Settings
 from v2td.engine import Engine, Hearing, Recognition
-from v2td.errors import ErrorClass, JobError, ServiceError, TransientJobError
+from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters
 from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, Segment, SourceRecord, Transcript
@@ -36,6 +36,7 @@ from v2td.store import Writer
 log = get_logger(__name__)
 
 PROVIDER = "local"
+NO_ROOM_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class _Journey:
     attempt: int = 1
     first_heard: float | None = None  # when its first window left the queue: the job's deadline runs from here
     attempt_heard: float | None = None  # the same of this attempt
+    audio_seconds: float = 0.0  # as far as it was decoded
 
 
 class Pipeline:
@@ -67,6 +69,8 @@ class Pipeline:
         self._rooms = rooms
         self._settings = settings
         self._prepared = PriorityLimit(max_prepared)
+        # Kafka's records are bounded by the intake; one notification may name a thousand recordings.
+        self._under_way = PriorityLimit(settings.pipeline.max_in_flight)
         limits = settings.pipeline
         self._backoff = Backoff(limits.retry_initial_seconds, limits.retry_factor, limits.retry_max_seconds)
         self._random = Random()  # noqa: S311 (jitter)
@@ -89,15 +93,25 @@ class Pipeline:
     async def _run(self, job: Job | Failure) -> None:
         at = job.coordinates
         with structlog.contextvars.bound_contextvars(job=str(at.row_id()), job_id=job.job_id):
-            outcome = job if isinstance(job, Failure) else await self.transcribe(job)
-            await self._deliver(outcome)
+            if isinstance(job, Failure):
+                await self._deliver(job)
+                return
+            async with self._under_way.inside(job.priority):
+                metrics.JOBS_IN_FLIGHT.inc()
+                try:
+                    await self._deliver(await self.transcribe(job))
+                finally:
+                    metrics.JOBS_IN_FLIGHT.dec()
 
     async def transcribe(self, job: Job) -> Outcome:
         """Return the job's outcome after as many attempts as it takes or may have; nothing is written yet."""
         journey = _Journey(job, time.monotonic())
-        for journey.attempt in count(1):
+        for tries in count(1):
             try:
                 return await self._attempt(journey)
+            except NoRoomError as error:  # ours: the attempt does not count
+                log.warning("waiting for room", error=str(error))
+                await asyncio.sleep(self._backoff.pause(tries, self._random, NO_ROOM_SECONDS))
             except TransientJobError as error:
                 if journey.attempt >= self._settings.pipeline.attempts or self._is_overdue(journey):
                     return _failure(journey, error)
@@ -105,6 +119,7 @@ class Pipeline:
                 pause = self._backoff.pause(journey.attempt, self._random, error.retry_after)
                 log.info("trying again", attempt=journey.attempt, error=str(error), pause_seconds=round(pause, 2))
                 await asyncio.sleep(pause)  # no slot, no file and no memory is held meanwhile
+                journey.attempt += 1
             except JobError as error:
                 return _failure(journey, error)
             except ServiceError:
@@ -161,14 +176,17 @@ class Pipeline:
         now = time.monotonic()
         journey.first_heard = journey.first_heard or now
         journey.attempt_heard = journey.attempt_heard or now
-        limits = self._settings.pipeline
-        end_of_attempt = journey.attempt_heard + max(limits.attempt_seconds, 2 * speech.audio_seconds)
-        end_of_job = journey.first_heard + max(limits.job_seconds, 3 * speech.audio_seconds)
-        return asyncio.get_running_loop().time() + min(end_of_attempt, end_of_job) - now
+        journey.audio_seconds = max(journey.audio_seconds, speech.audio_seconds)
+        attempt_seconds = max(self._settings.pipeline.attempt_seconds, 2 * journey.audio_seconds)
+        end = min(journey.attempt_heard + attempt_seconds, self._end_of_job(journey))
+        return asyncio.get_running_loop().time() + end - now
 
     def _is_overdue(self, journey: _Journey) -> bool:
-        heard = journey.first_heard
-        return heard is not None and time.monotonic() - heard >= self._settings.pipeline.job_seconds
+        return journey.first_heard is not None and time.monotonic() >= self._end_of_job(journey)
+
+    def _end_of_job(self, journey: _Journey) -> float:
+        assert journey.first_heard is not None
+        return journey.first_heard + max(self._settings.pipeline.job_seconds, 3 * journey.audio_seconds)
 
     def _transcript(
         self, journey: _Journey, audio: Audio, speech: Speech, recognition: Recognition, timings: dict[str, Any]

@@ -67,7 +67,7 @@ class World:
     topics: list[str] = field(default_factory=list)
 
     def config(self, **overrides: Any) -> Path:
-        """Write a config; `overrides` are dotted keys with __ for the dot."""
+        """Write a config; `overrides` are dotted keys with __ for the dot, and None leaves a key out."""
         settings: dict[str, dict[str, Any]] = {
             "kafka": {
                 "bootstrap_servers": [self.services.kafka_bootstrap],
@@ -97,7 +97,8 @@ class World:
             section, name = key.split("__", 1)
             settings.setdefault(section, {})[name] = value
         text = "\n".join(
-            f"[{section}]\n" + "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+            f"[{section}]\n"
+            + "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None)
             for section, values in settings.items()
         )
         path = self.folder / "config.toml"

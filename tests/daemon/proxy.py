@@ -13,6 +13,8 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._whole = True
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
 
@@ -20,6 +22,10 @@ class Proxy:
         self._whole = False
         for writer in self._writers:
             writer.transport.abort()
+
+    def freeze(self) -> None:
+        """Keep what is connected and take new connections, but pass nothing on any more."""
+        self._flowing.clear()
 
     def mend(self) -> None:
         self._whole = True
@@ -32,6 +38,7 @@ class Proxy:
             yield self
         finally:
             server.close()
+            self._flowing.set()
             self.cut()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,14 +48,14 @@ class Proxy:
         far_reader, far_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, far_writer}
         try:
-            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
         finally:
             self._writers -= {writer, far_writer}
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()

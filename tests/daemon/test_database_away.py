@@ -52,6 +52,23 @@ async def test_work_waits_for_postgres_and_goes_on(world: World, proxy: Proxy) -
     assert await world.uncommitted() == {}
 
 
+async def test_a_stop_does_not_wait_for_a_frozen_postgres(world: World, proxy: Proxy) -> None:
+    """Nothing is refused, nothing answers: asyncpg turns the cancellation of who waits into a timeout."""
+    await world.submit(*({"id": f"{n}", "audio_url": SHORT[n % len(SHORT)].path.as_uri()} for n in range(12)))
+    settings = {"database__connect_seconds": 2, "pipeline__drain_seconds": 2, "pipeline__stop_seconds": 5}
+    async with world.daemon(database__dsn=through(proxy, world.database), **settings) as daemon:
+        await world.until_finished(1, 60)
+        proxy.freeze()
+        await asyncio.sleep(4)
+        started = time.monotonic()
+        assert await daemon.terminate() == 0
+        assert time.monotonic() - started < 2 + 5 + 5 + 5  # drain, flush, stop, and a slow machine
+    async with world.daemon() as daemon:
+        await world.until_finished(12, 60)
+        assert await daemon.terminate() == 0
+    assert await world.uncommitted() == {}
+
+
 async def test_a_stop_does_not_wait_for_postgres(world: World, proxy: Proxy) -> None:
     await world.submit(*({"id": f"{n}", "audio_url": SHORT[n % len(SHORT)].path.as_uri()} for n in range(12)))
     dsn = through(proxy, world.database)

@@ -169,6 +169,20 @@ async def test_failures_have_rows_and_dead_letters(world: World) -> None:
     assert await world.uncommitted() == {}
 
 
+async def test_without_an_object_store_its_urls_fail_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    good = {"id": "ok", "audio_url": SHORT[0].path.as_uri()}
+    await world.submit({"id": "s3", "audio_url": "s3://any/thing.wav"}, good)
+    nothing = {"s3__access_key": None, "s3__secret_key": None, "s3__endpoint_url": None}
+    async with world.daemon(pipeline__retry_max_seconds=0.3, **nothing) as daemon:
+        await world.until_finished(2, 60)
+        assert await daemon.terminate() == 0
+    (failed,) = await world.rows("SELECT * FROM failures")
+    assert (failed["job_id"], failed["error_class"], failed["attempts"]) == ("s3", "access_denied", 3)
+    (heard,) = await world.rows("SELECT * FROM transcriptions")
+    assert heard["text"] == SHORT[0].text
+
+
 async def test_a_fault_that_passes_is_tried_again(world: World, flaky: dict[str, int]) -> None:
     passes, stays = SHORT[0], SHORT[1]
     flaky.update({passes.name: 2, stays.name: 99})

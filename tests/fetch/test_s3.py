@@ -209,7 +209,7 @@ async def test_no_credentials(make_downloader: MakeDownloader, monkeypatch: pyte
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     downloader = await make_downloader(s3=S3Settings())
-    with pytest.raises(ServiceError, match="credentials"):
+    with pytest.raises(TransientJobError, match="access_denied: no credentials"):
         await downloader.fetch("s3://bucket/a.wav")
 
 

@@ -109,7 +109,10 @@ class MessageSettings(Section):
 class PipelineSettings(Section):
     """How much is under way at once, and how often a job is tried."""
 
-    max_in_flight: Count = Field(64, description="Jobs between poll and durable row; beyond it partitions pause.")
+    max_in_flight: Count = Field(
+        64,
+        description="Records (and jobs of one record) under way at once; beyond it partitions pause.",
+    )
     max_prepared: Annotated[int, Field(ge=0)] = Field(
         0,
         description="Jobs decoded or being decoded at once, their PCM in memory; 0: 2 for each slot and 2 more.",

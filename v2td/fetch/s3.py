@@ -22,7 +22,7 @@ from botocore.exceptions import (
 from yarl import URL
 
 from v2td.config import S3Settings
-from v2td.errors import ErrorClass, JobError, ServiceError
+from v2td.errors import ErrorClass, JobError, ServiceError, TransientJobError
 from v2td.fetch.urls import S3Source
 
 _HINT = "see the section [s3] of config.toml"
@@ -58,7 +58,7 @@ class ObjectStore:
     async def presign(self, source: S3Source) -> URL:
         """Return a URL for one GET, made without asking the server; it holds a signature: never log it.
 
-        Raises JobError(url_forbidden) for a bucket that is not allowed, ServiceError without credentials.
+        Raises JobError: url_forbidden for a bucket that is not allowed, access_denied (transient) without credentials.
         """
         allowed = self._settings.allowed_buckets
         if allowed and source.bucket not in allowed:
@@ -71,7 +71,8 @@ class ObjectStore:
                 ExpiresIn=self._settings.presign_seconds,
             )
         except _NO_CREDENTIALS as error:
-            raise ServiceError("object store", f"presign: {error}", _HINT) from error
+            # One s3:// URL where no object store is configured must not end the daemon; a lapse of the chain passes.
+            raise TransientJobError(ErrorClass.ACCESS_DENIED, f"no credentials for s3:// URLs: {error}") from error
         except (BotoCoreError, ClientError, ValueError):  # odd names: the message's fault, not ours
             raise JobError(ErrorClass.URL_FORBIDDEN, f"bucket {source.bucket} cannot be addressed") from None
         target = URL(url, encoded=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -11,10 +12,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Self
 
-from v2td.errors import ServiceError
+from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
 from v2td.scratch import scratch_folder
 
 _PREFIX = "v2td-spool-"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def default_spool_dir() -> Path:
@@ -34,7 +36,7 @@ class Incoming:
 
     def write(self, chunk: bytes) -> None:
         """Append; raises ServiceError when the disk does not take it."""
-        with _disk_errors(self.path.parent):
+        with _disk_errors(self.path.parent, self.size_bytes):
             rest = memoryview(chunk)
             while rest:  # a full disk takes a part first
                 rest = rest[self._file.write(rest) :]
@@ -83,10 +85,16 @@ class Spool:
 
 
 @contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def _disk_errors(folder: Path, size_bytes: int = 0) -> Iterator[None]:
+    """Say what a failure of the disk means to a file that has `size_bytes` there already."""
     try:
         yield
     except OSError as error:
+        if error.errno in NO_ROOM:
+            status = os.statvfs(folder)
+            if size_bytes > status.f_blocks * status.f_frsize / 2:
+                raise JobError(ErrorClass.TOO_LARGE, "it does not fit into fetch.spool_dir") from error
+            raise NoRoomError(str(folder), "full", "make room, or set fetch.spool_dir to a larger disk") from error
         raise ServiceError(
             "spool", f"{folder}: {error.strerror or error}", "set fetch.spool_dir to a local folder with room"
         ) from error

@@ -214,7 +214,6 @@ class Intake:
         source = SourceRecord(record.key, record.value, tuple((name, value or b"") for name, value in record.headers))
         work = _Work([ticket])
         self._works[at] = work
-        metrics.JOBS_IN_FLIGHT.set(len(self._works))
         durable = self._durable.get(ticket.partition, {}).pop(at.offset, frozenset())
         work.task = group.create_task(self._do(at, source, durable, work), name=f"job {at.row_id()}")
 
@@ -227,7 +226,6 @@ class Intake:
         finally:
             if self._works.get(at) is work:  # not so when it was cancelled and its record came back meanwhile
                 del self._works[at]
-            metrics.JOBS_IN_FLIGHT.set(len(self._works))
             self._finished.set()
 
     def _pause_or_resume(self) -> None:
@@ -277,8 +275,10 @@ class Intake:
 
     async def _on_assigned(self, assigned: Collection[TopicPartition]) -> None:
         partitions = {Partition(tp.topic, tp.partition) for tp in assigned}
-        self._durable = {each: await self._durable_jobs(each) for each in partitions}
+        known = {each: await self._look_back(each) for each in partitions}
+        self._durable = {each: durable for each, (_committed, durable) in known.items()}
         epoch = self._tracker.assign(partitions)
+        self._tracker.committed({each: offset for each, (offset, _durable) in known.items() if offset is not None})
         metrics.KAFKA_REBALANCES.inc()
         log.info("partitions assigned", partitions=len(partitions), epoch=epoch)
         # Records of partitions that went elsewhere are done there; those that came back are delivered again and
@@ -289,12 +289,13 @@ class Intake:
         self._settled.set()
         self.joined.set()
 
-    async def _durable_jobs(self, partition: Partition) -> dict[int, frozenset[UUID]]:
-        """Return what was finished behind the committed offset; nothing known is no harm, rows are written once."""
+    async def _look_back(self, partition: Partition) -> tuple[int | None, dict[int, frozenset[UUID]]]:
+        """Return the committed offset, and what was finished behind it: not knowing that costs work, nothing else."""
+        committed = None
         try:
             async with asyncio.timeout(self._settings.commit_timeout_seconds):
                 committed = await self._consumer.committed(TopicPartition(*partition))
-                return await self._look_up(self._cluster_id, partition.topic, partition.partition, committed or 0)
+                return committed, await self._look_up(self._cluster_id, *partition, committed or 0)
         except (KafkaError, ServiceError, TimeoutError) as error:
             log.warning("finished records not looked up", partition=partition, error=str(error))
-            return {}
+            return committed, {}

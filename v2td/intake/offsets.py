@@ -108,10 +108,6 @@ class OffsetTracker:
         ledger = self._ledgers.get(partition)
         return ledger.behind - ledger.order[0] if ledger and ledger.order and ledger.behind is not None else 0
 
-    def unfinished(self) -> int:
-        """Records received and not finished, in all partitions."""
-        return sum(len(ledger.order) - len(ledger.finished) for ledger in self._ledgers.values())
-
     def last_committed(self) -> dict[Partition, int | None]:
         """Return, for each partition that is ours, what was last committed in this epoch."""
         return {partition: ledger.committed for partition, ledger in self._ledgers.items()}

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from aiokafka import AIOKafkaProducer
 
 from v2td.config import FetchSettings, S3Settings, Settings
-from v2td.errors import ServiceError
+from v2td.errors import ErrorClass, JobError, ServiceError
 from v2td.fetch import ObjectStore
 from v2td.intake import admin_client, client_options
 from v2td.jobs import Coordinates
@@ -29,6 +29,7 @@ from v2td.store import Reader, StoredOutcome, open_database
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
 PAUSE_FACTOR = 1.5
+SCHEMES = ("http", "https", "s3", "file")
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -71,6 +72,8 @@ def prepare(source: str, fields: Mapping[str, Any], settings: Settings) -> Prepa
     url = source
     if "://" in source:
         source = without_secrets(source)
+        if url.partition("://")[0].lower() not in SCHEMES:
+            raise JobError(ErrorClass.URL_FORBIDDEN, f"recordings are fetched by {', '.join(SCHEMES)}")
     else:
         url, upload = _place(Path(source), settings.s3, settings.fetch)
     given = fields.get("id")

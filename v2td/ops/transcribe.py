@@ -16,10 +16,13 @@ from v2td.engine import Engine, Hearing, find_model, plan, read_machine
 from v2td.errors import ErrorClass, JobError
 from v2td.formats import Document
 from v2td.jobs import Audio, Options, Window
+from v2td.logs import get_logger
 from v2td.ops import request
 from v2td.speech import Decoders, Speech, decoder_count, to_recording
 
 PRIORITY = 5
+
+log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -84,6 +87,8 @@ class Transcriber:
         self._recordings.append(progress)
         async with self._room_to_prepare, self._decoders.prepare(audio) as speech:
             recognition = await self._engine.transcribe(self._hearing(speech, options, progress))
+        if speech.truncated:
+            log.warning("damaged: not all of it could be decoded", file=str(path))
         progress.decoded_seconds = progress.heard_seconds = speech.audio_seconds
         self._on_progress()
         segments = (to_recording(each, window) for window, result in recognition.windows for each in result.segments)

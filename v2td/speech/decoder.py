@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -13,7 +15,7 @@ from typing import Any, Self, TypeVar
 from v2td import metrics
 from v2td.child import Child, ChildDied
 from v2td.config import SpeechSettings
-from v2td.errors import ErrorClass, JobError, ServiceError
+from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
 from v2td.jobs import SAMPLE_RATE, Audio, Window
 from v2td.logs import get_logger
 from v2td.scratch import scratch_folder
@@ -29,6 +31,7 @@ CRASHES_FORGIVEN = 1  # a child may have died of something else; the second time
 NICE = 5  # decoders run ahead of the engine; they must not take its cores from it
 ANY_GENERATION = -1
 PCM_PREFIX = "v2td-pcm-"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
 
 
@@ -39,6 +42,10 @@ def decoder_count(settings: SpeechSettings, slots: int) -> int:
 
 class _ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another recording killed the child)
     """The child that had this recording open is gone, through no fault of this recording."""
+
+
+class _NoRoom(Exception):  # noqa: N818 (an event of the tmpfs)
+    """The PCM does not fit any more."""
 
 
 class Speech:
@@ -101,7 +108,9 @@ class _Slot:
                 await self.child.revive()
                 raise
             except OSError as error:  # the file system, not the recording
-                raise ServiceError("decode", str(error), "is speech.pcm_dir full?") from error
+                if error.errno in NO_ROOM:
+                    raise _NoRoom from error
+                raise ServiceError("decode", str(error), "see speech.pcm_dir") from error
 
 
 class Decoders:
@@ -138,7 +147,8 @@ class Decoders:
         """Decode `audio` while its windows are taken from `Speech.windows`.
 
         Taking a window raises JobError: not_audio, no_audio, format_forbidden, bad_params, too_long, truncated
-        (by policy), decoder_crash. Cancellation leaves the pool intact; the PCM file is removed in any case.
+        (by policy), decoder_crash; NoRoomError when pcm_dir is full of others. Cancellation leaves the pool intact;
+        the PCM file is removed in any case.
         """
         speech = Speech(self._folder / f"{next(self._tokens)}.pcm")
         speech.pcm.touch(mode=0o600)  # not in the child, which may come to it after we have left
@@ -163,12 +173,22 @@ class Decoders:
                 finished = True
             except _ChildReplaced:
                 continue
+            except _NoRoom:
+                raise self._no_room(speech.pcm) from None
             except ChildDied as death:
                 crashes += 1
                 if crashes > CRASHES_FORGIVEN:
                     raise JobError(
                         ErrorClass.DECODER_CRASH, f"the decoder {death.reason} {crashes} times on this recording"
                     ) from death
+
+    def _no_room(self, pcm: Path) -> Exception:
+        """Return what a full pcm_dir means: the recording can never fit, or others are in its way."""
+        status = os.statvfs(pcm.parent)
+        total = status.f_blocks * status.f_frsize
+        if pcm.stat().st_size > total / 2:
+            return JobError(ErrorClass.TOO_LONG, f"its PCM does not fit into speech.pcm_dir ({total:,} bytes)")
+        return NoRoomError(str(self._settings.pcm_dir), "full", "make it larger, or pipeline.max_prepared smaller")
 
     async def _decode(self, audio: Audio, speech: Speech) -> AsyncGenerator[Window, None]:
         settings = self._settings

@@ -32,6 +32,7 @@ HLS = b"#EXTM3U"
 SAMPLE_RATES = range(4_000, 384_001)  # Hz
 MAX_CHANNELS = 8
 UNKNOWN_RIFF_BYTES = 0x7FF0_0000  # a WAV that claims to be longer was written into a pipe
+OGG_PAGE_BYTES = 65_307  # the longest page
 HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are rounding
 MAX_HOLE_SECONDS = 600.0  # larger ones are a new clock, not a hole
 
@@ -57,6 +58,7 @@ class PcmReader:
 
     def __init__(self, path: Path, max_seconds: float) -> None:
         self.damage = Damage()
+        self._path = path
         self._path = path
         self.samples = 0  # at SAMPLE_RATE, read so far
         self._max_samples = int(max_seconds * SAMPLE_RATE)
@@ -140,6 +142,8 @@ class PcmReader:
             yield np.zeros(int(hole * SAMPLE_RATE), np.int16)
 
     def _compare_with_container(self) -> None:
+        if self._container.format.name == "ogg" and not _ends_ogg(self._path):
+            self.damage.bad_packets += 1  # how much is missing cannot be known
         declared = self._declared_seconds()
         missing = declared - self.samples / SAMPLE_RATE
         # Declared lengths are estimates in some containers, hence a second and a fiftieth of tolerance.
@@ -175,6 +179,15 @@ def _open(path: Path) -> av.container.InputContainer:
         raise JobError(ErrorClass.NOT_AUDIO, "no known audio format") from error
     except av.error.FFmpegError as error:
         raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
+
+
+def _ends_ogg(path: Path) -> bool:
+    """Whether the last page of an Ogg file says that it is the last (RFC 3533, header_type 0x04)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - OGG_PAGE_BYTES))
+        tail = file.read()
+    page = tail.rfind(b"OggS")
+    return page < 0 or len(tail) <= page + 5 or bool(tail[page + 5] & 0x04)
 
 
 def _is_plain_text(path: Path) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
 
 from v2td.config.settings import DatabaseSettings
+from v2td.errors import ServiceError
 from v2td.store import batch
 from v2td.store.connection import Connection, set_json_codec
 from v2td.store.faults import connecting, explained, server_of
@@ -26,8 +27,9 @@ class Database:
     async def raw(self) -> AsyncIterator[Connection]:
         """Lend a connection to the primary; errors come as asyncpg has them, for who goes by SQLSTATE."""
         # The timeout also bounds the release: a frozen backend would hold it up for ever.
-        async with self._primary.acquire(timeout=self._acquire_seconds) as connection:
-            yield connection
+        with _cancellable():
+            async with self._primary.acquire(timeout=self._acquire_seconds) as connection:
+                yield connection
 
     def acquire(self, operation: str = "use Postgres") -> AbstractAsyncContextManager[Connection]:
         """Lend a connection to the primary; raises ServiceError, also for what goes wrong inside."""
@@ -39,11 +41,27 @@ class Database:
 
     @asynccontextmanager
     async def _lend(self, pool: asyncpg.Pool, operation: str) -> AsyncIterator[Connection]:
-        with explained(operation):
+        with explained(operation), _cancellable():
             async with AsyncExitStack() as stack:
                 with connecting():
                     connection = await stack.enter_async_context(pool.acquire(timeout=self._acquire_seconds))
                 yield connection
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """Let a cancellation through.
+
+    asyncpg shields the release of a connection: when that outlasts its timeout on a frozen backend, a TimeoutError
+    takes the place of the CancelledError, and whoever retries would go on for ever.
+    """
+    try:
+        yield
+    except (TimeoutError, ServiceError) as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error
+        raise
 
 
 @asynccontextmanager
