@@ -13,6 +13,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
+from tests.living import lives
 from v2td.child import Child, ChildDied
 from v2td.errors import ErrorClass, JobError, ServiceError
 
@@ -41,11 +42,14 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 def children() -> set[int]:
     """Our processes, but for multiprocessing's own bookkeeper, which lives as long as we do."""
-    return {
-        process.pid
-        for process in psutil.Process().children(recursive=True)
-        if process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(process.cmdline())
-    }
+    return {process.pid for process in psutil.Process().children(recursive=True) if is_a_child(process)}
+
+
+def is_a_child(process: psutil.Process) -> bool:
+    try:
+        return lives(process) and "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it ended between the two looks
+        return False
 
 
 async def test_calls_are_answered_and_errors_come_back_as_they_were() -> None:
@@ -107,8 +111,8 @@ async def test_a_killed_parent_leaves_no_process(moment: str) -> None:
 
 def in_session(process: psutil.Process, session: int) -> bool:
     try:
-        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
-    except (ProcessLookupError, psutil.NoSuchProcess):
+        return os.getsid(process.pid) == session and lives(process)
+    except ProcessLookupError:
         return False
 
 

@@ -22,6 +22,7 @@ from aiohttp import web
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from tests.living import lives
 from tests.services.state import Services
 from v2td import bundled
 from v2td.bundled.recordings import AUDIO
@@ -217,16 +218,9 @@ async def none_left(processes: list[psutil.Process], seconds: float = 2) -> None
     """Fail unless all processes have ended within `seconds`; who has not yet been reaped by init counts as ended."""
 
     end = time.monotonic() + seconds
-    while living := [each for each in processes if _lives(each)]:
+    while living := [each for each in processes if lives(each)]:
         assert time.monotonic() < end, living
         await asyncio.sleep(0.02)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.fixture

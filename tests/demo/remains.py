@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.living import lives
+
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Every process that names the folder in its command line, or descends from one that does."""
@@ -32,7 +34,7 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float) -> list[psu
     """Those still alive after so long; ours to reap or not, a zombie is none."""
     deadline = time.monotonic() + seconds
     while True:
-        alive = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        alive = [process for process in processes if lives(process)]
         if not alive or time.monotonic() > deadline:
             return alive
         time.sleep(0.05)
