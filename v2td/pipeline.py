@@ -125,7 +125,7 @@ class Pipeline:
             except ServiceError:
                 raise
             except Exception as error:  # a bug of ours that this recording found: the others go on
-                log.exception("unexpected", job=str(job.id))
+                log.exception("unexpected")
                 return _failure(journey, JobError(ErrorClass.POISON, f"unexpected {type(error).__name__}: {error}"))
         raise AssertionError("unreachable: count() does not end")
 

@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from tests.demo.remains import processes_of, shared_memory_files, shared_memory_of, system_state, wait_until_gone
-from v2td.demo.folder import demo_folder
 
 Start = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.slow
@@ -173,9 +172,7 @@ def test_a_signal_in_the_middle_ends_everything(place: Path, start: Start, numbe
     assert leftovers(place) == []
 
 
-def test_kill_9_leaves_no_process_and_the_next_demo_removes_the_folder(
-    place: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_9_leaves_nothing(place: Path, start: Start) -> None:
     demo = start("--once")
     read_until(demo, "jobs are in the topic")
     folder = demo_folder_of(place)
@@ -184,13 +181,12 @@ def test_kill_9_leaves_no_process_and_the_next_demo_removes_the_folder(
     files = shared_memory_files(pids)
     demo.kill()
     end(demo)
-    assert wait_until_gone(processes, 3) == []
+    assert wait_until_gone(processes, 5) == []
     assert shared_memory_of(pids) == []
     assert not any(path.exists() for path in files)
-    assert leftovers(place) == [folder]
-    monkeypatch.setattr(tempfile, "tempdir", str(place / "tmp"))
-    with demo_folder():
-        assert not folder.exists()
+    deadline = time.monotonic() + 5
+    while leftovers(place) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert leftovers(place) == []
 
 

@@ -6,6 +6,8 @@ import fcntl
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 from v2td.errors import ServiceError
 
 PREFIX = "v2td-demo-"
+SWEEPER = Path(__file__).with_name("sweeper.py")
 LONGEST_PARENT = 60  # characters: the path of a Unix socket below has to fit into 107
 
 
@@ -21,17 +24,30 @@ LONGEST_PARENT = 60  # characters: the path of a Unix socket below has to fit in
 def demo_folder() -> Iterator[Path]:
     """A fresh folder of ours alone; through root's, other users may pass, for its Postgres is one, but not list it.
 
-    It is removed on exit. What a demo that was killed has left is removed on entry: its lock died with it.
+    It is removed on exit, and by a sweeper when this process is killed. What even that has left (the machine went
+    down) is removed on entry: its lock died with it.
     """
     parent = _parent()
     for stale in parent.glob(PREFIX + "*"):
         _sweep(stale)
     folder, lock = _claim(parent)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+    with _sweeper(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+@contextmanager
+def _sweeper(folder: Path) -> Iterator[None]:
+    # In a session of its own: what ends us, a Ctrl-C or a terminal that is closed, is not for it.
+    command = [sys.executable, "-I", "-S", str(SWEEPER), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            yield
+        finally:
+            process.communicate()  # closes its standard input, and waits
 
 
 def _parent() -> Path:
