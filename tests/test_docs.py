@@ -124,7 +124,7 @@ def test_the_job_in_the_readme_is_one() -> None:
 
 
 def test_no_registry_and_no_machine_is_named() -> None:
-    hosts = ("pypi", "pythonhosted", "maven", "golang", "debian", "npmjs", "docker", "huggingface", "hf")
+    hosts = ("p[y]pi", "python[h]osted", "maven", "golang", "debian", "npmjs", "docker", "huggingface", "hf")
     # In pieces, so that this file does not find itself.
     forbidden = re.compile(
         rf"(?:[\w-]+\.)*(?:{'|'.join(hosts)})\.(?:org|com|io|co)\b" + r"|(?<![\w.~-])/(?:work|root|home/\w+)" + "/"

@@ -224,6 +224,7 @@ def test_a_header_gone_mad_on_the_way_is_damage_and_no_crash(tmp_path: Path) -> 
     """AAC frames that claim 47 channels, and whatever else random bytes may claim."""
     pcm = read(bundled("en-01.flac").path)
     rng = np.random.default_rng(5)
+    decoded = 0
     for shape in ("m4a", "mp3", "flac", "vorbis.ogg"):
         data = encode(pcm, tmp_path / f"sound.{shape}", shape).read_bytes()
         for _ in range(15):
@@ -235,3 +236,5 @@ def test_a_header_gone_mad_on_the_way_is_damage_and_no_crash(tmp_path: Path) -> 
                 heard(path)
             except JobError:
                 continue
+            decoded += 1
+    assert decoded > 30  # most of them still hold something to hear
