@@ -42,6 +42,14 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float) -> list[psu
         time.sleep(0.05)
 
 
+def is_removed(folder: Path, seconds: float) -> bool:
+    """Whether the folder goes within so long."""
+    deadline = time.monotonic() + seconds
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not folder.exists()
+
+
 def system_state(folder: Path) -> dict[str, object]:
     """Users, groups, and the modes and owners of a folder's ancestors."""
     ancestors = {str(part): (part.stat().st_mode, part.stat().st_uid, part.stat().st_gid) for part in folder.parents}

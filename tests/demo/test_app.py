@@ -17,7 +17,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.demo.remains import processes_of, shared_memory_files, shared_memory_of, system_state, wait_until_gone
+from tests.demo.remains import (
+    is_removed,
+    processes_of,
+    shared_memory_files,
+    shared_memory_of,
+    system_state,
+    wait_until_gone,
+)
 
 Start = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.slow
@@ -184,9 +191,7 @@ def test_kill_9_leaves_nothing(place: Path, start: Start) -> None:
     assert wait_until_gone(processes, 5) == []
     assert shared_memory_of(pids) == []
     assert not any(path.exists() for path in files)
-    deadline = time.monotonic() + 5
-    while leftovers(place) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert is_removed(folder, 5)
     assert leftovers(place) == []
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.demo.remains import processes_of, shared_memory_files, shared_memory_of, system_state, wait_until_gone
+from tests.demo.remains import (
+    is_removed,
+    processes_of,
+    shared_memory_files,
+    shared_memory_of,
+    system_state,
+    wait_until_gone,
+)
 from v2td.demo import postgres as module
 from v2td.demo.folder import demo_folder
 from v2td.demo.postgres import postgres
@@ -117,6 +124,4 @@ def test_it_ends_with_the_process_that_holds_it(number: signal.Signals) -> None:
     holder.wait()
     assert wait_until_gone(processes, 3) == []
     assert shared_memory_of(pids) == []
-    assert folder.exists() == (number == signal.SIGKILL)
-    with demo_folder():  # the next one tidies up
-        assert not folder.exists()
+    assert is_removed(folder, 5)
