@@ -87,8 +87,11 @@ async def _work(settings: Settings, signals: _Signals) -> None:
         async with _opened(settings) as daemon, admin_endpoint(daemon):
             signals.running = True
             await _serve(daemon, signals.stop)
-    except* ServiceError as group:
-        raise first_of(group) from None
+    except ExceptionGroup as group:
+        ours, others = group.split(ServiceError)
+        if ours is None or others is not None:  # a bug among them keeps its traceback
+            raise
+        raise first_of(ours) from None
 
 
 def admin_endpoint(daemon: Daemon) -> contextlib.AbstractAsyncContextManager[object]:

@@ -79,10 +79,6 @@ class ServiceError(Exception):
 class NoRoomError(ServiceError):
     """A disk or tmpfs of ours is full. Others that end make room, so waiting may cure it; no message is consumed."""
 
-    def __init__(self, folder: str, detail: str, hint: str) -> None:
-        super().__init__(f"write to {folder}", detail, hint)
-        self.args = (folder, detail, hint)
-
 
 class ConfigError(ServiceError):
     """A setting is wrong: names the field, the value found there and the cure."""

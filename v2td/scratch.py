@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -10,6 +11,14 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def can_never_fit(folder: Path, size_bytes: int) -> bool:
+    """Whether a file that has grown so large takes more than half of its file system: no waiting makes room for it."""
+    status = os.statvfs(folder)
+    return size_bytes > status.f_blocks * status.f_frsize / 2
 
 
 @contextlib.contextmanager

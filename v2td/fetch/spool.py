@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import tempfile
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
-from v2td.scratch import scratch_folder
+from v2td.scratch import NO_ROOM, can_never_fit, scratch_folder
 
 _PREFIX = "v2td-spool-"
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def default_spool_dir() -> Path:
@@ -91,10 +89,11 @@ def _disk_errors(folder: Path, size_bytes: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in NO_ROOM:
-            status = os.statvfs(folder)
-            if size_bytes > status.f_blocks * status.f_frsize / 2:
+            if can_never_fit(folder, size_bytes):
                 raise JobError(ErrorClass.TOO_LARGE, "it does not fit into fetch.spool_dir") from error
-            raise NoRoomError(str(folder), "full", "make room, or set fetch.spool_dir to a larger disk") from error
+            raise NoRoomError(
+                "spool", f"{folder} is full", "make room, or set fetch.spool_dir to a larger disk"
+            ) from error
         raise ServiceError(
             "spool", f"{folder}: {error.strerror or error}", "set fetch.spool_dir to a local folder with room"
         ) from error

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -18,7 +16,7 @@ from v2td.config import SpeechSettings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
 from v2td.jobs import SAMPLE_RATE, Audio, Window
 from v2td.logs import get_logger
-from v2td.scratch import scratch_folder
+from v2td.scratch import NO_ROOM, can_never_fit, scratch_folder
 from v2td.speech import decode_worker
 from v2td.speech.decode_worker import DecodeRequest, Piece
 from v2td.speech.vad import VadSettings
@@ -31,7 +29,6 @@ CRASHES_FORGIVEN = 1  # a child may have died of something else; the second time
 NICE = 5  # decoders run ahead of the engine; they must not take its cores from it
 ANY_GENERATION = -1
 PCM_PREFIX = "v2td-pcm-"
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
 
 
@@ -184,11 +181,10 @@ class Decoders:
 
     def _no_room(self, pcm: Path) -> Exception:
         """Return what a full pcm_dir means: the recording can never fit, or others are in its way."""
-        status = os.statvfs(pcm.parent)
-        total = status.f_blocks * status.f_frsize
-        if pcm.stat().st_size > total / 2:
-            return JobError(ErrorClass.TOO_LONG, f"its PCM does not fit into speech.pcm_dir ({total:,} bytes)")
-        return NoRoomError(str(self._settings.pcm_dir), "full", "make it larger, or pipeline.max_prepared smaller")
+        folder = self._settings.pcm_dir
+        if can_never_fit(pcm.parent, pcm.stat().st_size):
+            return JobError(ErrorClass.TOO_LONG, f"its PCM does not fit into speech.pcm_dir ({folder})")
+        return NoRoomError("decode", f"{folder} is full", "make it larger, or pipeline.max_prepared smaller")
 
     async def _decode(self, audio: Audio, speech: Speech) -> AsyncGenerator[Window, None]:
         settings = self._settings
