@@ -19,6 +19,8 @@ from v2td.errors import ErrorClass
 SAMPLE_RATE = 16_000  # Hz, what Whisper hears; all sample counts in v2td are at this rate
 
 Task = Literal["transcribe", "translate"]
+Channels = Literal["mix", "split"]
+WindowMode = Literal["full", "packed", "short"]
 Headers = tuple[tuple[str, bytes], ...]
 
 
@@ -61,6 +63,9 @@ class Options:
     hotwords: str | None = None
     beam_size: int | None = None
     word_timestamps: bool = False
+    condition_on_previous_text: bool = False
+    multilingual: bool = False
+    channels: Channels = "mix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +131,14 @@ class Window:
     """The unit of inference: at most 30 s of pieces of the recording, one behind the other.
 
     `pieces` are what the engine hears (speech with a little silence around it); `speech` are the spans in
-    which the VAD heard speech, inside the pieces.
+    which the VAD heard speech, inside the pieces. `channel` is None when the channels were mixed; indices are
+    unique in the job, over all channels.
     """
 
     index: int
     pieces: tuple[Span, ...]
     speech: tuple[Span, ...]
+    channel: int | None = None
 
     @property
     def length(self) -> int:
@@ -236,6 +243,9 @@ def options_sha256(options: Options, model: str) -> str:
         "hotwords": options.hotwords,
         "beam_size": options.beam_size,
         "word_timestamps": options.word_timestamps,
+        "condition_on_previous_text": options.condition_on_previous_text,
+        "multilingual": options.multilingual,
+        "channels": options.channels,
         "model": model,
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

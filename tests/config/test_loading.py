@@ -160,7 +160,7 @@ def test_a_mistake_in_a_variable_and_a_flag() -> None:
     assert lines == [
         f"{variable}: no such setting; did you mean V2TD_ENGINE__SLOTS?",
         "engin.slots = ********** (flag engin.slots): no such setting; did you mean engine.slots?",
-        "engine.beam_size = 'ten' (flag engine.beam_size): expected whole number ≥ 1, ≤ 16",
+        "engine.beam_size = 'ten' (flag engine.beam_size): expected whole number ≥ 0, ≤ 16",
     ]
 
 

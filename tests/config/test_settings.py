@@ -48,11 +48,22 @@ def test_a_section_made_by_hand_is_checked_too() -> None:
         KafkaSettings(session_timeout_seconds=90)
 
 
+WITHOUT_UNIT = {
+    "retry_factor",
+    "vad_threshold",
+    "oldest_share",
+    "doubt_logprob",
+    "logprob_min",
+    "compression_ratio_max",
+    "no_speech_min",
+}
+
+
 def test_every_time_size_and_path_says_what_it_is() -> None:
     for definition in DEFINITIONS.values():
         assert definition.description.endswith((".", "…")), definition.key
         if definition.kind == "number" and "seconds" not in definition.name:
-            assert definition.name in {"retry_factor", "vad_threshold"}, f"{definition.key} has no unit"
+            assert definition.name in WITHOUT_UNIT, f"{definition.key} has no unit"
 
 
 def test_sections_are_documented() -> None:

@@ -4,6 +4,7 @@ In: flags, `V2TD_SECTION__KEY`, the first seed's variables, config.toml. Out: on
 value, where it came from. Blocks only on reading small files.
 """
 
+from v2td.config.inference import EngineSettings, QualitySettings, SpeechSettings
 from v2td.config.layers import Source
 from v2td.config.loading import LoadedConfig, load
 from v2td.config.problems import InvalidConfigError
@@ -11,7 +12,6 @@ from v2td.config.secrets import redacted, without_password
 from v2td.config.settings import (
     AdminSettings,
     DatabaseSettings,
-    EngineSettings,
     FetchSettings,
     KafkaSettings,
     LogSettings,
@@ -19,7 +19,6 @@ from v2td.config.settings import (
     PipelineSettings,
     S3Settings,
     Settings,
-    SpeechSettings,
 )
 
 __all__ = [
@@ -33,6 +32,7 @@ __all__ = [
     "LogSettings",
     "MessageSettings",
     "PipelineSettings",
+    "QualitySettings",
     "S3Settings",
     "Settings",
     "Source",

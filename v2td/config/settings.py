@@ -6,11 +6,11 @@ config.toml and docs/configuration.md are generated from here (`reference.py`), 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
+from v2td.config.inference import EngineSettings, QualitySettings, SpeechSettings
 from v2td.config.values import (
     AbsolutePath,
     Broker,
@@ -18,7 +18,6 @@ from v2td.config.values import (
     Dsn,
     Network,
     Port,
-    Processes,
     Seconds,
     Section,
     Text,
@@ -198,62 +197,6 @@ class S3Settings(Section):
             yield missing, f"set together with {given}"
 
 
-class SpeechSettings(Section):
-    """Decoding, voice activity, windows."""
-
-    decoders: Processes = Field(0, description="Decoder processes; 0: one for each four slots.")
-    pcm_dir: AbsolutePath = Field(
-        Path("/dev/shm"),  # noqa: S108 (files there are created with O_EXCL in a folder of our own)
-        description="Where decoded PCM (16 kHz, int16) is mapped; best a tmpfs.",
-    )
-    max_audio_seconds: Seconds = Field(21_600, description="Longest recording.")
-    piece_seconds: Annotated[float, Field(ge=60, le=600)] = Field(
-        120,
-        description="Audio that is decoded and searched for speech at a time; its windows are released at once.",
-    )
-    window_seconds: Annotated[float, Field(ge=5, le=30)] = Field(30, description="Longest window.")
-    vad_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="Speech probability of Silero VAD.")
-    min_speech_seconds: Annotated[float, Field(ge=0)] = Field(0.1, description="Shorter sounds are no speech.")
-    min_silence_seconds: Seconds = Field(0.5, description="Shorter pauses do not divide speech.")
-    pad_seconds: Annotated[float, Field(ge=0, le=2)] = Field(0.3, description="Silence kept on both sides of speech.")
-    deadline_seconds: Seconds = Field(60, description="A decoder that is silent for longer on one piece is killed.")
-    truncated: Literal["accept", "fail"] = Field(
-        "accept", description="A damaged recording: keep what could be decoded and say so, or fail it."
-    )
-
-
-class EngineSettings(Section):
-    """The model and the processes that hold it."""
-
-    model: Text = Field("base", description="Whisper model: a name (WHISPER_MODEL_SIZE), `demo`, or a folder's path.")
-    models_dir: AbsolutePath | None = Field(
-        None, description="Where named models lie; the service's state folder or the user's cache when unset."
-    )
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Where inference runs (WHISPER_DEVICE).")
-    compute_type: Literal["default", "auto", "int8", "int8_float16", "int16", "float16", "bfloat16", "float32"] = Field(
-        "int8", description="Precision of the weights (WHISPER_COMPUTE_TYPE)."
-    )
-    slots: Processes = Field(
-        0,
-        description="Processes that hold the model (STT_MAX_WORKERS); 0: as many as the machine has room for.",
-    )
-    threads: Processes = Field(0, description="Threads of a slot; 0: planned from the CPUs.")
-    cpus: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="CPUs to pin slots to; empty: planned.")
-    beam_size: Annotated[int, Field(ge=1, le=16)] = Field(5, description="Beams where a message does not say.")
-    default_language: Annotated[str, Field(pattern="^[a-z]{2,3}$", examples=["vi"])] | None = Field(
-        None, description="Language where a message does not say; unset: detected."
-    )
-    window_seconds_base: Seconds = Field(
-        60,
-        description="Deadline of a window: this many seconds, and as many for each second of its audio as below.",
-    )
-    window_seconds_factor: Seconds = Field(20, description="Seconds of deadline for each second of audio.")
-    load_seconds: Seconds = Field(300, description="Longest model load.")
-    max_rss_bytes: Annotated[int, Field(ge=0)] = Field(
-        0, description="A slot whose process grows beyond is recycled between two windows; 0: never."
-    )
-
-
 class DatabaseSettings(Section):
     """Postgres."""
 
@@ -305,6 +248,7 @@ class Settings(Section):
     s3: S3Settings = S3Settings()
     speech: SpeechSettings = SpeechSettings()
     engine: EngineSettings = EngineSettings()
+    quality: QualitySettings = QualitySettings()
     database: DatabaseSettings = DatabaseSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
