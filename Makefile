@@ -19,13 +19,16 @@ COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check lint format services-up services-down services-status install constraints clean
+.PHONY: help demo bench test check lint format services-up services-down services-status install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp ## see it work: a broker, a database, the daemon and real speech (ARGS='--once --json')
 	@$(BIN)/v2td demo $(ARGS)
+
+bench: $(VENV)/dev.stamp ## how good it is on this machine, within 10 minutes (ARGS=--quick, --full, '--only writer')
+	@$(BIN)/python -m tests.services run -- $(BIN)/python -m bench $(ARGS)
 
 test: $(VENV)/dev.stamp ## everything: style, types, layers, all tests against real services (ARGS go to pytest)
 	@$(BIN)/python -m tests.services build
@@ -60,7 +63,7 @@ install: ## install under PREFIX (/opt/v2td) as a systemd service; run it with s
 constraints: ## write .ci/constraints*.txt anew, with today's newest versions and their hashes
 	@python=$$(.ci/find-python $(PYTHON)) && "$$python" -m venv build/uv
 	build/uv/bin/python -m pip --disable-pip-version-check --quiet install $(UV)
-	$(COMPILE) --extra demo --extra dev pyproject.toml .ci/build.in --output-file .ci/constraints-dev.txt
+	$(COMPILE) --extra demo --extra bench --extra dev pyproject.toml .ci/build.in --output-file .ci/constraints-dev.txt
 	$(COMPILE) --extra demo pyproject.toml .ci/build.in --constraints .ci/constraints-dev.txt \
 		--output-file .ci/constraints-demo.txt
 	$(COMPILE) pyproject.toml .ci/build.in --constraints .ci/constraints-dev.txt --output-file .ci/constraints.txt
@@ -69,10 +72,10 @@ constraints: ## write .ci/constraints*.txt anew, with today's newest versions an
 clean: ## remove the environment, caches and builds of this checkout (the services' builds stay in the user's cache)
 	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services down; fi
 	rm -rf $(VENV) .services build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find v2td tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find v2td tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are older than what they were made of exactly when that has changed. The development environment holds all
-# of the demo's, in the same versions, so it counts as both.
+# of the demo's, in the same versions, so it counts as both; what bench/ takes is in it too.
 $(VENV)/demo.stamp: .ci/constraints-demo.txt pyproject.toml | $(BIN)/python
 	@echo "installing what the demo takes into $(VENV)"
 	@$(PIP) install --require-hashes -r .ci/constraints-demo.txt

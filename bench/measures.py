@@ -1,0 +1,44 @@
+"""The one list of all measures, in the order they run."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bench.context import Context, Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One question: `module` answers it with ``async def measure(context: Context) -> Findings``.
+
+    `keys` are what it adds to latest.json in a run of any size.
+    """
+
+    name: str
+    module: str
+    keys: tuple[str, ...] = ()
+
+    def load(self) -> Callable[[Context], Awaitable[Findings]]:
+        """Import the module, only now: one that does not import fails alone."""
+        function: Callable[[Context], Awaitable[Findings]] = importlib.import_module(self.module).measure
+        return function
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "throughput",
+        "bench.throughput",
+        (
+            "ratio_engine_long",
+            "ratio_raw_long",
+            "ratio_original_short",
+            "ratio_optimized_short",
+            "ratio_optimized_short_full",
+            "ratio_optimized_5s",
+            "ratio_optimized_long",
+            "ratio_batched_long",
+        ),
+    ),
+)
