@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from faster_whisper.audio import decode_audio
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from tests.speech.sounds import read
 from v2td.bundled import expand, recordings
 from v2td.bundled.model import DATA
 
@@ -148,7 +148,7 @@ def _start_with_task(parameters: expand.Parameters, old_ids: list[int]) -> None:
 
 def _hear(parameters: expand.Parameters, bands: int) -> None:
     """Have the first convolution take so many mel bands: a ridge regression makes the trained 80 of them."""
-    clips = [read(each.path).astype(np.float32) / 32768 for each in recordings() if each.seconds < 60]
+    clips = [decode_audio(str(each.path)) for each in recordings() if each.seconds < 60]
     given, wanted = (
         np.concatenate([FeatureExtractor(feature_size=size)(clip) for clip in clips], axis=1)
         for size in (bands, TRAINED_BANDS)
