@@ -12,7 +12,7 @@ from v2td.bundled import Recording, recordings
 from v2td.jobs import SAMPLE_RATE, Audio
 from v2td.speech.demux import PcmReader
 
-Pcm = NDArray[np.int16]
+Pcm = NDArray[np.int16]  # mono
 
 # file name ending: codec, sample rate, channels
 SHAPES = {
@@ -42,7 +42,7 @@ def read(path: Path) -> Pcm:
         pieces = []
         while not reader.ended:
             pieces.append(reader.read(60 * SAMPLE_RATE))
-    return np.concatenate(pieces)
+    return np.concatenate(pieces)[:, 0]
 
 
 def silence(seconds: float) -> Pcm:

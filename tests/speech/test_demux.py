@@ -52,7 +52,7 @@ def test_reading_in_small_pieces_loses_nothing(tmp_path: Path, shape: str) -> No
         while not reader.ended:
             pieces.append(reader.read(1000))
     assert all(len(piece) >= 1000 for piece in pieces[:-1])
-    assert np.array_equal(np.concatenate(pieces), read(path))
+    assert np.array_equal(np.concatenate(pieces)[:, 0], read(path))
 
 
 def test_a_piece_that_ends_with_the_recording_is_followed_by_an_empty_one(tmp_path: Path) -> None:

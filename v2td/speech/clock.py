@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -33,7 +34,7 @@ class WindowClock:
 
 
 def to_recording(segment: Segment, window: Window) -> Segment:
-    """Return `segment` (times in the window) with times in the recording.
+    """Return `segment` (times in the window) with times in the recording, and with the window's channel.
 
     A border that lies in silence is moved to the speech inside the segment: Whisper places a lone sentence at
     0.00 whatever it heard, while the VAD knows where speech began.
@@ -43,7 +44,7 @@ def to_recording(segment: Segment, window: Window) -> Segment:
     words = segment.words
     if words is not None:
         words = tuple(_word(word, clock, window.speech, start, end) for word in words)
-    return replace(segment, start=start, end=end, words=words)
+    return replace(segment, start=start, end=end, words=words, channel=window.channel)
 
 
 def fit(start: float, end: float, speech: tuple[Span, ...]) -> tuple[float, float]:
@@ -52,6 +53,17 @@ def fit(start: float, end: float, speech: tuple[Span, ...]) -> tuple[float, floa
     if not touched or end <= start:
         return start, max(start, end)
     return max(start, touched[0].start / SAMPLE_RATE), min(end, touched[-1].end / SAMPLE_RATE)
+
+
+def covered_by_channel(segments: Sequence[Segment], windows: Sequence[Window]) -> float:
+    """Seconds of the windows' speech that lie inside a segment with text of the same channel, over all channels."""
+    return sum(
+        covered_seconds(
+            tuple(segment for segment in segments if segment.channel == channel),
+            tuple(span for window in windows if window.channel == channel for span in window.speech),
+        )
+        for channel in {window.channel for window in windows}
+    )
 
 
 def covered_seconds(segments: tuple[Segment, ...], speech: tuple[Span, ...]) -> float:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 from faster_whisper.vad import get_vad_model
+from numpy.typing import NDArray
 
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE, Span
@@ -22,10 +23,14 @@ from v2td.speech.vad import VadSettings, find_speech
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """One recording: `audio` is read, `pcm`, which exists, is written (16 kHz mono int16, no header)."""
+    """One recording: `audio` is read, `pcm`, which exists, is written (16 kHz int16, channels interleaved, no header).
+
+    Its channels are mixed into one, unless `split`.
+    """
 
     audio: Path
     pcm: Path
+    split: bool
     max_seconds: float
     piece_seconds: float
     vad: VadSettings
@@ -33,35 +38,57 @@ class DecodeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Speech found in one piece, in samples of the recording; totals so far."""
+    """Speech found in one piece, for each channel, in samples of the recording; totals so far.
 
-    spans: tuple[Span, ...]
+    No speech that is still to come begins before `settled`.
+    """
+
+    spans: tuple[tuple[Span, ...], ...]
+    settled: int
     samples: int
     bad_packets: int
     missing_seconds: float
     last: bool
 
 
+class _Channel:
+    """The search for speech in one channel."""
+
+    def __init__(self, vad: VadSettings) -> None:
+        self._vad = vad
+        self._tail = np.zeros(0, np.int16)  # looked at again with the next piece
+        self.settled = 0
+
+    def find_speech(self, fresh: NDArray[np.int16], *, last: bool) -> tuple[Span, ...]:
+        pcm = np.concatenate([self._tail, fresh])
+        spans, settled = find_speech(pcm, self._vad, last=last)
+        moved = tuple(Span(span.start + self.settled, span.end + self.settled) for span in spans)
+        self._tail = pcm[settled:]
+        self.settled += settled
+        return moved
+
+
 class _OpenRecording:
     def __init__(self, request: DecodeRequest) -> None:
         self._request = request
-        self._reader = PcmReader(request.audio, request.max_seconds)
+        self._reader = PcmReader(request.audio, request.max_seconds, split=request.split)
+        self._channels = [_Channel(request.vad) for _ in range(self._reader.channels)]
         # Not truncated: after a crash the same samples are written again while others may read them.
         self._file: BinaryIO = request.pcm.open("r+b")
-        self._tail = np.zeros(0, np.int16)
-        self._settled = 0
+
+    @property
+    def channels(self) -> int:
+        return self._reader.channels
 
     def next_piece(self) -> Piece:
         fresh = self._read()
         self._file.write(fresh.data)
         self._file.flush()
         last = self._reader.ended
-        spans, settled = find_speech(pcm := np.concatenate([self._tail, fresh]), self._request.vad, last=last)
-        moved = tuple(Span(span.start + self._settled, span.end + self._settled) for span in spans)
-        self._tail = pcm[settled:]
-        self._settled += settled
+        spans = tuple(channel.find_speech(fresh[:, number], last=last) for number, channel in enumerate(self._channels))
+        settled = min(channel.settled for channel in self._channels)
         damage = self._reader.damage
-        return Piece(moved, self._reader.samples, damage.bad_packets, damage.missing_seconds, last)
+        return Piece(spans, settled, self._reader.samples, damage.bad_packets, damage.missing_seconds, last)
 
     def _read(self) -> Pcm:
         try:
@@ -84,14 +111,15 @@ def setup() -> None:
     get_vad_model()
 
 
-def open_recording(token: int, request: DecodeRequest, abandoned: tuple[int, ...]) -> None:
-    """Open a recording under `token`, after forgetting the `abandoned` ones.
+def open_recording(token: int, request: DecodeRequest, abandoned: tuple[int, ...]) -> int:
+    """Open a recording under `token`, after forgetting the `abandoned` ones; return its number of channels.
 
     JobError when it is no audio that may be read.
     """
     for each in abandoned:
         close_recording(each)
-    _recordings[token] = _OpenRecording(request)
+    opened = _recordings[token] = _OpenRecording(request)
+    return opened.channels
 
 
 def next_piece(token: int) -> Piece:

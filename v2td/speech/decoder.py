@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -14,13 +14,14 @@ from v2td import metrics
 from v2td.child import Child, ChildDied
 from v2td.config import SpeechSettings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
-from v2td.jobs import SAMPLE_RATE, Audio, Window
+from v2td.jobs import SAMPLE_RATE, Audio, Channels, Window
 from v2td.logs import get_logger
 from v2td.scratch import NO_ROOM, can_never_fit, scratch_folder
 from v2td.speech import decode_worker
 from v2td.speech.decode_worker import DecodeRequest, Piece
+from v2td.speech.holes import punch_hole
 from v2td.speech.vad import VadSettings
-from v2td.speech.windows import WindowPacker
+from v2td.speech.windows import ChannelPacker
 
 T = TypeVar("T")
 log = get_logger(__name__)
@@ -29,6 +30,8 @@ CRASHES_FORGIVEN = 1  # a child may have died of something else; the second time
 NICE = 5  # decoders run ahead of the engine; they must not take its cores from it
 ANY_GENERATION = -1
 PCM_PREFIX = "v2td-pcm-"
+BYTES_PER_SAMPLE = 2
+BLOCK_BYTES = 512  # what st_blocks counts
 SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
 
 
@@ -48,24 +51,40 @@ class _NoRoom(Exception):  # noqa: N818 (an event of the tmpfs)
 class Speech:
     """A recording being decoded; its totals grow until the last window was taken, then they are final.
 
-    `pcm` holds 16 kHz mono int16 samples and goes away with the context that made this.
+    `pcm` holds 16 kHz int16 samples, `channels` of them in a frame, and goes away with the context that made this.
+    Spans count frames. `audio_seconds` is the recording's length, `speech_seconds` sums over the channels.
     """
 
     def __init__(self, pcm: Path) -> None:
         self.pcm = pcm
+        self.channels = 1
         self.windows: AsyncIterator[Window]
         self.audio_seconds = 0.0
         self.speech_seconds = 0.0
         self.decode_seconds = 0.0  # waiting for the decoder child included
         self.truncated = False
+        self._edge = 0  # no window that is still to come begins before this sample
+        self._served: dict[int, int] = {}  # first sample of each window that is out and not released yet
+
+    def release(self, window: Window) -> None:
+        """Give back the memory of the PCM that no window needs any more; `window` will not be read again."""
+        self._served.pop(window.index, None)
+        unneeded = min((self._edge, *self._served.values()))
+        if unneeded > 0:  # from the start each time: a decoder that took over from a dead one wrote it again
+            with suppress(FileNotFoundError):  # the job has left
+                punch_hole(self.pcm, 0, unneeded * self.channels * BYTES_PER_SAMPLE)
+
+    def _serve(self, window: Window) -> None:
+        self._served[window.index] = window.pieces[0].start
 
     def _restart(self) -> None:
         self.audio_seconds = self.speech_seconds = 0.0
         self.truncated = False
+        self._edge = 0
 
     def _count(self, piece: Piece) -> None:
         self.audio_seconds = piece.samples / SAMPLE_RATE
-        self.speech_seconds += sum(span.length for span in piece.spans) / SAMPLE_RATE
+        self.speech_seconds += sum(span.length for channel in piece.spans for span in channel) / SAMPLE_RATE
         self.truncated = piece.bad_packets > 0 or piece.missing_seconds > 0
 
 
@@ -78,11 +97,11 @@ class _Slot:
         self._abandoned: list[int] = []
         self._lock = asyncio.Lock()
 
-    async def open_recording(self, token: int, request: DecodeRequest, deadline: float) -> int:
-        """Return the generation of the child that has it open now."""
+    async def open_recording(self, token: int, request: DecodeRequest, deadline: float) -> tuple[int, int]:
+        """Return the number of channels, and the generation of the child that has it open now."""
         abandoned, self._abandoned = tuple(self._abandoned), []
-        await self._call(ANY_GENERATION, deadline, decode_worker.open_recording, token, request, abandoned)
-        return self.child.generation
+        channels = await self._call(ANY_GENERATION, deadline, decode_worker.open_recording, token, request, abandoned)
+        return channels, self.child.generation
 
     async def next_piece(self, token: int, generation: int, deadline: float) -> Piece:
         return await self._call(generation, deadline, decode_worker.next_piece, token)
@@ -140,32 +159,35 @@ class Decoders:
         await self._stack.aclose()
 
     @asynccontextmanager
-    async def prepare(self, audio: Audio) -> AsyncIterator[Speech]:
-        """Decode `audio` while its windows are taken from `Speech.windows`.
+    async def prepare(self, audio: Audio, channels: Channels = "mix") -> AsyncIterator[Speech]:
+        """Decode `audio` while its windows are taken from `Speech.windows`; "split": each channel on its own.
 
-        Taking a window raises JobError: not_audio, no_audio, format_forbidden, bad_params, too_long, truncated
-        (by policy), decoder_crash; NoRoomError when pcm_dir is full of others. Cancellation leaves the pool intact;
-        the PCM file is removed in any case.
+        Taking a window, and entering when the channels are split, raises JobError: not_audio, no_audio,
+        format_forbidden, bad_params, too_long, truncated (by policy), decoder_crash; NoRoomError when pcm_dir is full
+        of others. Cancellation leaves the pool intact; the PCM file is removed in any case.
         """
         speech = Speech(self._folder / f"{next(self._tokens)}.pcm")
         speech.pcm.touch(mode=0o600)  # not in the child, which may come to it after we have left
         try:
-            async with aclosing(self._windows(audio, speech)) as windows:
-                speech.windows = windows
-                yield speech
+            async with aclosing(self._windows(audio, speech, channels)) as windows:
+                # How many channels there are is known when the recording has been opened for its first window.
+                first = await anext(windows, None) if channels == "split" else None
+                async with aclosing(_chain(first, windows)) as speech.windows:
+                    yield speech
         finally:
             speech.pcm.unlink(missing_ok=True)
 
-    async def _windows(self, audio: Audio, speech: Speech) -> AsyncGenerator[Window, None]:
+    async def _windows(self, audio: Audio, speech: Speech, channels: Channels) -> AsyncGenerator[Window, None]:
         """Yield each window once, decoding from the start again when a child died on the way."""
         released = crashes = 0
         finished = False
         while not finished:
             try:
-                async with aclosing(self._decode(audio, speech)) as windows:
+                async with aclosing(self._decode(audio, speech, channels)) as windows:
                     async for window in windows:
                         if window.index == released:  # those before were released before the crash
                             released += 1
+                            speech._serve(window)  # noqa: SLF001 (one class in two: for others to read, for us to write)
                             yield window
                 finished = True
             except _ChildReplaced:
@@ -182,21 +204,25 @@ class Decoders:
     def _no_room(self, pcm: Path) -> Exception:
         """Return what a full pcm_dir means: the recording can never fit, or others are in its way."""
         folder = self._settings.pcm_dir
-        if can_never_fit(pcm.parent, pcm.stat().st_size):
+        if can_never_fit(pcm.parent, pcm.stat().st_blocks * BLOCK_BYTES):
             return JobError(ErrorClass.TOO_LONG, f"its PCM does not fit into speech.pcm_dir ({folder})")
         return NoRoomError("decode", f"{folder} is full", "make it larger, or pipeline.max_prepared smaller")
 
-    async def _decode(self, audio: Audio, speech: Speech) -> AsyncGenerator[Window, None]:
+    async def _decode(self, audio: Audio, speech: Speech, channels: Channels) -> AsyncGenerator[Window, None]:
         settings = self._settings
-        packer = WindowPacker(
-            window=int(settings.window_seconds * SAMPLE_RATE), pad=int(settings.pad_seconds * SAMPLE_RATE)
-        )
-        speech._restart()  # noqa: SLF001 (one class in two: what others may read and what is written here)
+        split = channels == "split"
+        speech._restart()  # noqa: SLF001
         token = next(self._tokens)
         slot = min(self._slots, key=lambda each: each.open)
         slot.open += 1
         try:
-            generation = await slot.open_recording(token, self._request(audio, speech), settings.deadline_seconds)
+            request = self._request(audio, speech, split=split)
+            speech.channels, generation = await slot.open_recording(token, request, settings.deadline_seconds)
+            packer = ChannelPacker(
+                range(speech.channels) if split else [None],
+                window=int(settings.window_seconds * SAMPLE_RATE),
+                pad=int(settings.pad_seconds * SAMPLE_RATE),
+            )
             last = False
             while not last:
                 asked = time.monotonic()
@@ -205,10 +231,13 @@ class Decoders:
                 last = piece.last
                 speech._count(piece)  # noqa: SLF001
                 self._check_damage(piece)
-                for window in packer.feed(piece.spans):
+                windows = packer.feed(piece.spans)
+                if last:
+                    windows += packer.finish(piece.samples)
+                for number, window in enumerate(windows):
+                    starts = [each.pieces[0].start for each in windows[number + 1 :]]
+                    speech._edge = min((packer.edge(piece.settled), *starts))  # noqa: SLF001
                     yield window
-            for window in packer.finish(piece.samples):
-                yield window
         finally:
             slot.open -= 1
             slot.abandon(token)
@@ -220,11 +249,12 @@ class Decoders:
                 f"{piece.bad_packets} packets do not decode, {piece.missing_seconds:.1f} s are missing",
             )
 
-    def _request(self, audio: Audio, speech: Speech) -> DecodeRequest:
+    def _request(self, audio: Audio, speech: Speech, *, split: bool) -> DecodeRequest:
         settings = self._settings
         return DecodeRequest(
             audio=audio.path,
             pcm=speech.pcm,
+            split=split,
             max_seconds=settings.max_audio_seconds,
             piece_seconds=settings.piece_seconds,
             vad=VadSettings(
@@ -234,3 +264,10 @@ class Decoders:
                 max_speech_seconds=settings.window_seconds - 2 * settings.pad_seconds,
             ),
         )
+
+
+async def _chain(first: Window | None, rest: AsyncIterator[Window]) -> AsyncGenerator[Window, None]:
+    if first is not None:
+        yield first
+    async for window in rest:
+        yield window

@@ -1,4 +1,4 @@
-"""Reads any recording as 16 kHz mono int16 PCM with PyAV; runs in the decoder child.
+"""Reads any recording as 16 kHz int16 PCM, mixed or channel by channel, with PyAV; runs in the decoder child.
 
 Damage is never silent: packets that do not decode are counted, holes in the timestamps are filled with silence
 (so that later times stay right) and counted too. faster-whisper's own reader swallows both.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE
 
-Pcm = NDArray[np.int16]
+Pcm = NDArray[np.int16]  # (frames, channels)
 
 # Demuxers that read one local file. Playlists and session descriptions (HLS, DASH, SDP, ffconcat) open others
 # and the network, so they are not among them. Still pictures are: their failure then says "no audio".
@@ -53,15 +53,16 @@ class Damage:
 class PcmReader:
     """Decodes the first audio stream of a file, piece by piece; a context manager.
 
-    Raises JobError: not_audio, no_audio, format_forbidden, bad_params, too_long.
+    All channels are mixed into one, unless `split`. Raises JobError: not_audio, no_audio, format_forbidden,
+    bad_params, too_long.
     """
 
-    def __init__(self, path: Path, max_seconds: float) -> None:
+    def __init__(self, path: Path, max_seconds: float, *, split: bool = False) -> None:
         self.damage = Damage()
         self._path = path
-        self._path = path
-        self.samples = 0  # at SAMPLE_RATE, read so far
+        self.samples = 0  # of each channel at SAMPLE_RATE, read so far
         self._max_samples = int(max_seconds * SAMPLE_RATE)
+        self._split = split
         self._container = _open(path)
         try:
             self._stream = _audio_stream(self._container)
@@ -69,6 +70,7 @@ class PcmReader:
         except BaseException:
             self._container.close()
             raise
+        self.channels = self._stream.channels if split else 1
         self._origin: Fraction | None = None  # time of the first frame
         self._chunks = self._decode()
         self.ended = False
@@ -81,7 +83,7 @@ class PcmReader:
         self._container.close()
 
     def read(self, samples: int) -> Pcm:
-        """Return at least `samples` more samples, fewer only at the end."""
+        """Return at least `samples` more samples of each channel, fewer only at the end."""
         chunks: list[Pcm] = []
         length = 0
         while length < samples and (chunk := next(self._chunks, None)) is not None:
@@ -93,7 +95,7 @@ class PcmReader:
         if length < samples and not self.ended:
             self.ended = True
             self._compare_with_container()
-        return np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
+        return np.concatenate(chunks) if chunks else np.zeros((0, self.channels), np.int16)
 
     def _decode(self) -> Generator[Pcm, None, None]:
         resampler: av.AudioResampler | None = None
@@ -102,14 +104,15 @@ class PcmReader:
             if (now := (frame.format.name, frame.layout.name, frame.sample_rate)) != shape:
                 shape = now  # streams may change their rate or layout on the way
                 if resampler is not None:
-                    yield from _samples(resampler.resample(None))
-                resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+                    yield from self._samples(resampler.resample(None))
+                layout = frame.layout if self._split else "mono"
+                resampler = av.AudioResampler(format="s16", layout=layout, rate=SAMPLE_RATE)
             yield from self._fill_hole(frame)
             frame.pts = None  # the resampler would answer holes in its own way
             assert resampler is not None
-            yield from _samples(resampler.resample(frame))
+            yield from self._samples(resampler.resample(frame))
         if resampler is not None:
-            yield from _samples(resampler.resample(None))
+            yield from self._samples(resampler.resample(None))
 
     def _frames(self) -> Iterator[av.AudioFrame]:
         packets = self._container.demux(self._stream)
@@ -139,7 +142,12 @@ class PcmReader:
         hole = float(at - self._origin) - self.samples / SAMPLE_RATE
         if HOLE_SECONDS < hole < MAX_HOLE_SECONDS:
             self.damage.missing_seconds += hole
-            yield np.zeros(int(hole * SAMPLE_RATE), np.int16)
+            yield np.zeros((int(hole * SAMPLE_RATE), self.channels), np.int16)
+
+    def _samples(self, frames: list[av.AudioFrame]) -> Iterator[Pcm]:
+        for frame in frames:
+            pcm: Pcm = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).astype(np.int16, copy=False)
+            yield _with_channels(pcm, self.channels)
 
     def _compare_with_container(self) -> None:
         if self._container.format.name == "ogg" and not _ends_ogg(self._path):
@@ -218,6 +226,15 @@ def _readable(sample_rate: int, channels: int) -> bool:
     return sample_rate in SAMPLE_RATES and 1 <= channels <= MAX_CHANNELS
 
 
-def _samples(frames: list[av.AudioFrame]) -> Iterator[Pcm]:
-    for frame in frames:
-        yield frame.to_ndarray()[0]
+def _with_channels(pcm: Pcm, count: int) -> Pcm:
+    """Return `pcm` with so many channels: a stream may change their number on the way.
+
+    Those that are missing are silent; those that are too many are mixed into the last.
+    """
+    found = pcm.shape[1]
+    if found < count:
+        return np.pad(pcm, ((0, 0), (0, count - found)))
+    if found > count:
+        mixed = pcm[:, count - 1 :].mean(axis=1, keepdims=True).astype(np.int16)
+        return np.hstack([pcm[:, : count - 1], mixed])
+    return pcm

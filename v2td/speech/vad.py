@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from faster_whisper.vad import VadOptions, get_speech_timestamps
+from numpy.typing import NDArray
 
 from v2td.jobs import SAMPLE_RATE, Span
-from v2td.speech.demux import Pcm
 
 TAIL_SECONDS = 0.5  # silence at the end of a piece that is looked at again: a word may begin in it
 
@@ -27,8 +27,8 @@ class VadSettings:
     max_speech_seconds: float
 
 
-def find_speech(pcm: Pcm, settings: VadSettings, *, last: bool) -> tuple[list[Span], int]:
-    """Return the spans of speech in `pcm` and how many samples are settled.
+def find_speech(pcm: NDArray[np.int16], settings: VadSettings, *, last: bool) -> tuple[list[Span], int]:
+    """Return the spans of speech in `pcm`, one channel, and how many samples are settled.
 
     What lies behind the settled samples comes again, in front of the next piece; everything is settled in the
     `last` piece.

@@ -7,9 +7,33 @@ than half of the pause to its neighbour: no sample is heard twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 from v2td.jobs import Span, Window
+
+
+class ChannelPacker:
+    """Packs each channel of a recording into windows of its own, numbered over all of them.
+
+    The same spans, fed in the same pieces, make the same windows in the same order.
+    """
+
+    def __init__(self, channels: Sequence[int | None], *, window: int, pad: int) -> None:
+        numbers = count()
+        self._packers = [WindowPacker(window=window, pad=pad, channel=each, numbers=numbers) for each in channels]
+
+    def feed(self, spans: Sequence[Iterable[Span]]) -> list[Window]:
+        """Take more spans, those of each channel; return the windows that are complete with them."""
+        return [window for packer, found in zip(self._packers, spans, strict=True) for window in packer.feed(found)]
+
+    def finish(self, total: int) -> list[Window]:
+        """Return what is left of a recording of `total` samples."""
+        return [window for packer in self._packers for window in packer.finish(total)]
+
+    def edge(self, settled: int) -> int:
+        """Return the sample before which no window of any channel that is still to come begins."""
+        return min(packer.edge(settled) for packer in self._packers)
 
 
 class WindowPacker:
@@ -18,7 +42,11 @@ class WindowPacker:
     Spans do not overlap and are at most `window - 2 * pad` samples long (the VAD is told so).
     """
 
-    def __init__(self, *, window: int, pad: int) -> None:
+    def __init__(
+        self, *, window: int, pad: int, channel: int | None = None, numbers: Iterator[int] | None = None
+    ) -> None:
+        self._channel = channel
+        self._numbers = count() if numbers is None else numbers
         self._window = window
         self._pad = pad
         self._held: Span | None = None  # waits for its right neighbour, which decides its right padding
@@ -26,7 +54,6 @@ class WindowPacker:
         self._pieces: list[Span] = []
         self._speech: list[Span] = []
         self._length = 0
-        self._index = 0
 
     def feed(self, spans: Iterable[Span]) -> list[Window]:
         """Take more spans; return the windows that are complete with them."""
@@ -44,6 +71,16 @@ class WindowPacker:
         self._held = None
         return complete + self._close()
 
+    def edge(self, settled: int) -> int:
+        """Return the sample before which no window that is still to come begins.
+
+        No span that is still to come begins before `settled`.
+        """
+        if self._pieces:
+            return self._pieces[0].start
+        next_span = settled if self._held is None else self._held.start
+        return max(self._left_edge, next_span - self._pad)
+
     def _add(self, span: Span, right_edge: int) -> list[Window]:
         piece = Span(max(self._left_edge, span.start - self._pad), min(right_edge, span.end + self._pad))
         self._left_edge = right_edge
@@ -59,7 +96,6 @@ class WindowPacker:
     def _close(self) -> list[Window]:
         if not self._pieces:
             return []
-        window = Window(self._index, tuple(self._pieces), tuple(self._speech))
-        self._index += 1
+        window = Window(next(self._numbers), tuple(self._pieces), tuple(self._speech), self._channel)
         self._pieces, self._speech, self._length = [], [], 0
         return [window]
