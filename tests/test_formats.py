@@ -19,7 +19,7 @@ def segment(
 DOCUMENT = Document(
     (
         segment(0.0, 2.0004, " Hello there."),
-        segment(61.5, 3599.9996, " a --> b\tc", channel=1),
+        segment(61.5, 3599.9996, " a --> b\tc"),
         segment(3661.25, 360_000.0, " Xin chào\n\nbạn ", words=(Word(3661.25, 3662.0, " Xin", 0.75),)),
     ),
     language="en",
@@ -105,7 +105,7 @@ def test_json_says_everything() -> None:
         "compression_ratio": 1.5,
         "no_speech_prob": 0.5,
     }
-    assert second["channel"] == 1
+    assert "channel" not in second
     assert third["words"] == [{"word": " Xin", "start": 3661.25, "end": 3662.0, "probability": 0.75}]
     assert json.loads(FORMATS["json"](EMPTY)) == {
         "text": "",
@@ -114,3 +114,32 @@ def test_json_says_everything() -> None:
         "model": "demo",
         "segments": [],
     }
+
+
+CALL = Document((segment(0.0, 2.0, " Hello?", channel=0), segment(1.5, 3.0, " Yes.", channel=1)), "en", 3.0, "demo")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("txt", "Hello?\nYes.\n"),
+        (
+            "srt",
+            (
+                "1\n00:00:00,000 --> 00:00:02,000\n[channel 0] Hello?\n\n"
+                "2\n00:00:01,500 --> 00:00:03,000\n[channel 1] Yes.\n\n"
+            ),
+        ),
+        (
+            "vtt",
+            "WEBVTT\n\n00:00.000 --> 00:02.000\n<v Channel 0>Hello?\n\n00:01.500 --> 00:03.000\n<v Channel 1>Yes.\n\n",
+        ),
+        ("tsv", "start\tend\ttext\tchannel\n0\t2000\tHello?\t0\n1500\t3000\tYes.\t1\n"),
+    ],
+)
+def test_who_spoke_where_the_channels_were_split(name: str, expected: str) -> None:
+    assert FORMATS[name](CALL) == expected
+
+
+def test_json_says_who_spoke() -> None:
+    assert [each["channel"] for each in json.loads(FORMATS["json"](CALL))["segments"]] == [0, 1]

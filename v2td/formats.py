@@ -1,4 +1,7 @@
-"""A transcript as a file: txt, json, srt, vtt, tsv, as openai-whisper writes them. Pure."""
+"""A transcript as a file: txt, json, srt, vtt, tsv, as openai-whisper writes them. Pure.
+
+Where the channels were transcribed by themselves, all but txt say which one spoke.
+"""
 
 from __future__ import annotations
 
@@ -38,25 +41,27 @@ def _json(document: Document) -> str:
 
 def _srt(document: Document) -> str:
     return "".join(
-        f"{number}\n{_clock(segment.start, ',')} --> {_clock(segment.end, ',')}\n{_cue(segment)}\n\n"
+        f"{number}\n{_clock(segment.start, ',')} --> {_clock(segment.end, ',')}\n{_named(segment)}{_cue(segment)}\n\n"
         for number, segment in enumerate(document.segments, start=1)
     )
 
 
 def _vtt(document: Document) -> str:
     cues = (
-        f"{_short_clock(segment.start)} --> {_short_clock(segment.end)}\n{_cue(segment)}\n\n"
+        f"{_short_clock(segment.start)} --> {_short_clock(segment.end)}\n{_voice(segment)}{_cue(segment)}\n\n"
         for segment in document.segments
     )
     return "WEBVTT\n\n" + "".join(cues)
 
 
 def _tsv(document: Document) -> str:
+    split = any(segment.channel is not None for segment in document.segments)
     rows = (
-        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{_line(segment).replace(chr(9), ' ')}\n"
+        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{_line(segment).replace(chr(9), ' ')}"
+        + (f"\t{segment.channel}\n" if split else "\n")
         for segment in document.segments
     )
-    return "start\tend\ttext\n" + "".join(rows)
+    return "start\tend\ttext" + ("\tchannel\n" if split else "\n") + "".join(rows)
 
 
 FORMATS: Mapping[str, Callable[[Document], str]] = MappingProxyType(
@@ -71,6 +76,16 @@ def _line(segment: Segment) -> str:
 
 def _cue(segment: Segment) -> str:
     return _line(segment).replace("-->", "->")  # the arrow marks a cue's times
+
+
+def _named(segment: Segment) -> str:
+    """Say who speaks as text, where the format has no place for it."""
+    return "" if segment.channel is None else f"[channel {segment.channel}] "
+
+
+def _voice(segment: Segment) -> str:
+    """Say who speaks as a WebVTT voice span, which ends with its cue."""
+    return "" if segment.channel is None else f"<v Channel {segment.channel}>"
 
 
 def _milliseconds(seconds: float) -> int:

@@ -55,6 +55,9 @@ async def test_a_url(v2td: Run, services: Services, jobs_topic: str, kafka: dict
         "--prompt",
         "Xin chào",
         "--word-timestamps",
+        "--condition-on-previous-text",
+        "--channels",
+        "split",
     )
     answer = await v2td("submit", URL, *options, **kafka)
     assert (answer.code, answer.stderr) == (0, "")
@@ -66,6 +69,9 @@ async def test_a_url(v2td: Run, services: Services, jobs_topic: str, kafka: dict
         "language": "vi",
         "priority": 2,
         "prompt": "Xin chào",
+        "condition_on_previous_text": True,
+        "multilingual": False,
+        "channels": "split",
         "word_timestamps": True,
         "task": "translate",
     }
@@ -117,7 +123,12 @@ async def test_an_id_of_ones_own_is_the_key(
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(("--language", "vn"), "unknown language 'vn'"), (("--id", ""), "id: "), (("--prompt", "x" * 5000), "prompt: ")],
+    [
+        (("--language", "vn"), "unknown language 'vn'"),
+        (("--language", "vi", "--multilingual"), "leave one of them out"),
+        (("--id", ""), "id: "),
+        (("--prompt", "x" * 5000), "prompt: "),
+    ],
 )
 async def test_what_the_daemon_would_refuse_is_not_sent(
     v2td: Run, services: Services, kafka: dict[str, str], arguments: tuple[str, ...], told: str

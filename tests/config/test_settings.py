@@ -19,6 +19,10 @@ from v2td.config.definitions import DEFINITIONS, sections
         ({"kafka.commit_timeout_seconds": "31"}, {"kafka.commit_timeout_seconds": "at most half"}),
         ({"kafka.fetch_max_wait_seconds": "40"}, {"kafka.fetch_max_wait_seconds": "less than"}),
         ({"kafka.topics": "v2td-dead-letters"}, {"kafka.dead_letter_topic": "none of topics"}),
+        ({"kafka.topic_languages": "other=vi"}, {"kafka.topic_languages": "each of topics (v2td-jobs)"}),
+        ({"kafka.topic_languages": "v2td-jobs=vi,v2td-jobs=en"}, {"kafka.topic_languages": "one at most"}),
+        ({"kafka.topic_languages": "v2td-jobs=xx"}, {"kafka.topic_languages": "Whisper's codes"}),
+        ({"kafka.topic_languages": "vi"}, {"kafka.topic_languages": "such as v2td-jobs=vi"}),
         (
             {"kafka.security_protocol": "SASL_SSL"},
             {"kafka.sasl_username": "must be set", "kafka.sasl_password": "must be set"},
@@ -46,6 +50,12 @@ def test_contradictions(flags: dict[str, str], told: dict[str, str]) -> None:
 def test_a_section_made_by_hand_is_checked_too() -> None:
     with pytest.raises(ValidationError, match=r"rebalance_timeout_seconds must be at least session_timeout_seconds"):
         KafkaSettings(session_timeout_seconds=90)
+
+
+@pytest.mark.parametrize("text", ["a=vi, b.c=yue", '["a=vi", "b.c=yue"]'])
+def test_a_topic_may_have_a_language(text: str) -> None:
+    kafka = load(Path("/dev/null"), {"kafka.topics": "a,b.c,d", "kafka.topic_languages": text}, {}).settings.kafka
+    assert kafka.languages_by_topic == {"a": "vi", "b.c": "yue"}
 
 
 WITHOUT_UNIT = {

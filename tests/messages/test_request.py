@@ -36,9 +36,9 @@ def test_a_message_with_every_key() -> None:
             "hotwords": "Nguyễn",
             "beam_size": 16,
             "word_timestamps": True,
-            "condition_on_previous_text": False,
+            "condition_on_previous_text": True,
             "multilingual": False,
-            "channels": "mix",
+            "channels": "split",
             "priority": 0,
             "provider": "local",
             "model": "demo",
@@ -50,7 +50,17 @@ def test_a_message_with_every_key() -> None:
         }
     )
     assert job.audio_url == "s3://recordings/a b+c?.wav"
-    assert job.options == Options("vi", ("en", "vi"), "translate", "Xin chào", "Nguyễn", 16, word_timestamps=True)
+    assert job.options == Options(
+        "vi",
+        ("en", "vi"),
+        "translate",
+        "Xin chào",
+        "Nguyễn",
+        16,
+        word_timestamps=True,
+        condition_on_previous_text=True,
+        channels="split",
+    )
     assert (job.job_id, job.priority, job.tenant) == ("call-4711", 0, "acme")
     assert job.expires_at == datetime(2030, 1, 31, 5, 0, 0, 500_000, tzinfo=UTC)
     assert job.metadata == {"a": [1, 2.5, None, {"b": "ü"}]}
@@ -59,6 +69,11 @@ def test_a_message_with_every_key() -> None:
 def test_the_shortest_message_has_the_defaults() -> None:
     job = read_job({"audio_url": URL})
     assert (job.options, job.priority, job.job_id, job.expires_at, job.metadata) == (Options(), 5, None, None, {})
+
+
+def test_the_language_may_be_told_apart_in_every_window() -> None:
+    options = read_job({"audio_url": URL, "multilingual": True, "languages": ["en", "vi"]}).options
+    assert options == Options(languages=("en", "vi"), multilingual=True)
 
 
 def test_null_is_the_same_as_leaving_a_key_out() -> None:
@@ -137,6 +152,8 @@ def test_a_message_of_the_wrong_shape_is_a_bad_message(fields: Any, reason: str)
         pytest.param({"language": "vi-VN"}, "language: unknown language 'vi-VN'; did you mean 'vi'?", id="locale"),
         pytest.param({"languages": ["en", "EN"]}, "languages[1]: unknown language 'EN'; did you mean 'en'?", id="list"),
         pytest.param({"language": "en", "languages": ["vi"]}, "language is not one of languages", id="contradiction"),
+        pytest.param({"language": "en", "multilingual": True}, "language says what multilingual is to", id="detected"),
+        pytest.param({"channels": "left"}, "channels: Input should be 'mix' or 'split'", id="channels"),
         pytest.param({"metadata": {"n": 10**400}}, "metadata: a number that a double cannot hold at '.n'", id="int"),
         pytest.param({"model": "large-v3"}, "model: 'large-v3' is not the one loaded, 'demo'", id="model"),
     ],
@@ -180,9 +197,6 @@ def test_m20_the_same_id_at_another_offset_is_another_row() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("channels", "split"),
-        ("multilingual", True),
-        ("condition_on_previous_text", True),
         ("webhook_url", "https://example.com/done"),
         ("output", {"bucket": "texts", "key": "a", "formats": ["srt", "json"]}),
         ("provider", "openai"),
@@ -256,6 +270,9 @@ valid_requests = st.fixed_dictionaries(
         "hotwords": _text,
         "beam_size": st.integers(1, 16),
         "word_timestamps": st.booleans(),
+        "condition_on_previous_text": st.booleans(),
+        "multilingual": st.booleans(),
+        "channels": st.sampled_from(["mix", "split"]),
         "priority": st.integers(0, 9),
         "tenant": _name,
         "model": st.just("demo"),
@@ -278,6 +295,9 @@ def test_every_valid_message_is_a_job_that_says_the_same(fields: dict[str, Any],
         "hotwords": job.options.hotwords,
         "beam_size": job.options.beam_size,
         "word_timestamps": job.options.word_timestamps,
+        "condition_on_previous_text": job.options.condition_on_previous_text,
+        "multilingual": job.options.multilingual,
+        "channels": job.options.channels,
         "priority": job.priority,
         "tenant": job.tenant,
         "model": "demo",

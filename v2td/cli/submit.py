@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from v2td.cli.options import Json, Language, Prompt, Task, WordTimestamps
+from v2td.cli.options import Channels, Json, Language, Multilingual, PreviousText, Prompt, Task, WordTimestamps
 from v2td.cli.settings import Config, Overrides, load
 from v2td.cli.terminal import console, run_until_signal
 
@@ -28,8 +28,11 @@ def submit(
         str | None, typer.Option("--id", help="The job's own name; a random UUID when not given.", show_default=False)
     ] = None,
     language: Language = None,
+    multilingual: Multilingual = False,
     task: Task = "transcribe",
     prompt: Prompt = None,
+    condition_on_previous_text: PreviousText = False,
+    channels: Channels = "mix",
     priority: Annotated[int, typer.Option(min=0, max=9, help="0 is most urgent.")] = 5,
     word_timestamps: WordTimestamps = False,
     topic: Annotated[
@@ -53,8 +56,11 @@ def submit(
     fields = {
         "id": job_id,
         "language": language,
+        "multilingual": multilingual,
         "task": task,
         "prompt": prompt,
+        "condition_on_previous_text": condition_on_previous_text,
+        "channels": channels,
         "priority": priority,
         "word_timestamps": word_timestamps,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from v2td.cli.options import Language, Prompt, Task, WordTimestamps
+from v2td.cli.options import Channels, Language, Multilingual, PreviousText, Prompt, Task, WordTimestamps
 from v2td.cli.settings import Config, Overrides, load
 from v2td.cli.terminal import console, run_until_signal
 
@@ -41,8 +41,11 @@ def transcribe(
         ),
     ] = None,
     language: Language = None,
+    multilingual: Multilingual = False,
     task: Task = "transcribe",
     prompt: Prompt = None,
+    condition_on_previous_text: PreviousText = False,
+    channels: Channels = "mix",
     word_timestamps: WordTimestamps = False,
     beam_size: Annotated[
         int | None, typer.Option(min=1, max=16, help="Beams; engine.beam_size when not given.", show_default=False)
@@ -60,8 +63,11 @@ def transcribe(
     settings = load(config, overrides, engine__model=model).settings
     fields = {
         "language": language,
+        "multilingual": multilingual,
         "task": task,
         "prompt": prompt,
+        "condition_on_previous_text": condition_on_previous_text,
+        "channels": channels,
         "word_timestamps": word_timestamps,
         "beam_size": beam_size,
     }

@@ -52,6 +52,9 @@ class EngineSettings(Section):
     )
     threads: Processes = Field(0, description="Threads of a slot; 0: planned from the CPUs.")
     cpus: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="CPUs to pin slots to; empty: planned.")
+    reserved_cpus: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Cores left to the loop and the decoders; unset: planned."
+    )
     beam_size: Annotated[int, Field(ge=0, le=16)] = Field(
         0,
         description="Beams where a message does not say; 0: greedy first, beams only for windows that look doubtful.",

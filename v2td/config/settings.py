@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from v2td.config.inference import EngineSettings, QualitySettings, SpeechSettings
+from v2td.config.languages import LANGUAGES
 from v2td.config.values import (
     AbsolutePath,
     Broker,
@@ -22,6 +23,7 @@ from v2td.config.values import (
     Section,
     Text,
     Topic,
+    TopicLanguage,
 )
 
 
@@ -33,6 +35,9 @@ class KafkaSettings(Section):
     )
     topics: Annotated[tuple[Topic, ...], Field(min_length=1)] = Field(
         ("v2td-jobs",), description="Topics whose records name recordings."
+    )
+    topic_languages: tuple[TopicLanguage, ...] = Field(
+        (), description="Language where a message of that topic does not say, topic=code; else engine.default_language."
     )
     dead_letter_topic: Topic = Field(
         "v2td-dead-letters", description="Records that failed, with the reason in headers."
@@ -73,8 +78,13 @@ class KafkaSettings(Section):
         None, description="CA certificates that sign the brokers'; system's when unset."
     )
 
+    @property
+    def languages_by_topic(self) -> dict[str, str]:
+        """Return topic_languages as {topic: language}."""
+        return dict(each.rsplit("=", 1) for each in self.topic_languages)
+
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """The group's timeouts contain each other, dead letters are not read as jobs, SASL has its credentials."""
+        """Timeouts contain each other, dead letters are not read as jobs, languages are known, SASL is complete."""
         if self.rebalance_timeout_seconds < self.session_timeout_seconds:
             yield "rebalance_timeout_seconds", f"at least session_timeout_seconds ({self.session_timeout_seconds:g})"
         if self.max_poll_interval_seconds < self.session_timeout_seconds:
@@ -89,6 +99,11 @@ class KafkaSettings(Section):
             yield "fetch_max_wait_seconds", f"less than request_timeout_seconds ({self.request_timeout_seconds:g})"
         if self.dead_letter_topic in self.topics:
             yield "dead_letter_topic", "none of topics, or dead letters come back as jobs for ever"
+        by_topic = self.languages_by_topic
+        if not set(by_topic) <= set(self.topics) or len(by_topic) < len(self.topic_languages):
+            yield "topic_languages", f"one at most for each of topics ({', '.join(self.topics)})"
+        elif not set(by_topic.values()) <= set(LANGUAGES):
+            yield "topic_languages", "languages by Whisper's codes, such as en or vi"
         if self.security_protocol.startswith("SASL"):
             for name in ("sasl_username", "sasl_password"):
                 if getattr(self, name) is None:
@@ -109,12 +124,13 @@ class PipelineSettings(Section):
     """How much is under way at once, and how often a job is tried."""
 
     max_in_flight: Count = Field(
-        64,
+        512,
         description="Records (and jobs of one record) under way at once; beyond it partitions pause.",
     )
     max_prepared: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="Jobs decoded or being decoded at once, their PCM in memory; 0: 2 for each slot and 2 more.",
+        description="Jobs decoded or being transcribed at once, half of them of more than 1 MB at most; 0: 32 for each "
+        "slot and 8 more, 96 for each slot where short messages share windows.",
     )
     drain_seconds: Seconds = Field(30, description="After SIGTERM, how long jobs under way may take to finish.")
     stop_seconds: Seconds = Field(10, description="After the drain, how long closing everything may take.")

@@ -9,7 +9,7 @@ an audio_url is shown or stored.
 
 from __future__ import annotations
 
-from v2td.messages.languages import LANGUAGES
+from v2td.config.languages import LANGUAGES
 from v2td.messages.record import jobs_of
 from v2td.messages.schema import message_schema
 from v2td.messages.urls import without_secrets

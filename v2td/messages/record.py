@@ -80,6 +80,9 @@ def _job(request: Request, coordinates: Coordinates, record: SourceRecord) -> Jo
         hotwords=request.hotwords,
         beam_size=request.beam_size,
         word_timestamps=request.word_timestamps,
+        condition_on_previous_text=request.condition_on_previous_text,
+        multilingual=request.multilingual,
+        channels=request.channels,
     )
     return Job(
         coordinates=coordinates,

@@ -22,9 +22,9 @@ from pydantic.config import JsonDict
 from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import TypeAliasType
 
+from v2td.config.languages import LANGUAGES
 from v2td.errors import ErrorClass, JobError
-from v2td.jobs import Task
-from v2td.messages.languages import LANGUAGES
+from v2td.jobs import Channels, Task
 from v2td.messages.storable import storable
 from v2td.messages.strict_json import shown
 
@@ -35,14 +35,7 @@ MAX_PROMPT = 4096
 _PROBLEMS_SHOWN = 3
 
 # Keys whose feature is still to come: validated, then refused unless they hold their default.
-NOT_YET = (
-    "condition_on_previous_text",
-    "multilingual",
-    "channels",
-    "provider",
-    "webhook_url",
-    "output",
-)
+NOT_YET = ("provider", "webhook_url", "output")
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -116,8 +109,12 @@ class Request(Part):
     beam_size: Annotated[int, Field(ge=1, le=16)] | None = Field(None, description="Beams; engine.beam_size if absent.")
     word_timestamps: bool = Field(False, description="Keep start, end and probability of each word.")
     condition_on_previous_text: bool = Field(False, description="Let each window read what the one before said.")
-    multilingual: bool = Field(False, description="Detect the language in every window.")
-    channels: Literal["mix", "split"] = Field("mix", description="split: transcribe each channel by itself.")
+    multilingual: bool = Field(
+        False, description="Detect the language in every window, among languages; not together with language."
+    )
+    channels: Channels = Field(
+        "mix", description="split: transcribe each channel by itself, such as the two parties of a call."
+    )
     priority: Annotated[int, Field(ge=0, le=9)] = Field(5, description="0 is most urgent.")
     provider: Name = Field("local", description="Who transcribes.")
     model: Name | None = Field(None, description="The model expected; refused when it is not engine.model.")
@@ -137,9 +134,13 @@ class Request(Part):
         return {key: value for key, value in fields.items() if value is not None}
 
     @model_validator(mode="after")
-    def _language_is_allowed(self) -> Self:
+    def _languages_agree(self) -> Self:
         if self.language and self.languages and self.language not in self.languages:
             raise PydanticCustomError("language_not_allowed", "language is not one of languages")
+        if self.language and self.multilingual:
+            raise PydanticCustomError(
+                "language_not_detected", "language says what multilingual is to detect: leave one of them out"
+            )
         return self
 
 

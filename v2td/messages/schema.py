@@ -11,7 +11,7 @@ def message_schema() -> dict[str, Any]:
     """Return the schema as a JSON object.
 
     Beyond it the parser refuses what a schema cannot say: duplicate keys, lone surrogates, numbers outside
-    double, integers written as 5.0, a language outside languages, a model that is not loaded.
+    double, integers written as 5.0, a language outside languages or with multilingual, a model that is not loaded.
     """
     schema = Request.model_json_schema()
     for name, field in schema["properties"].items():
@@ -31,6 +31,7 @@ def message_schema() -> dict[str, Any]:
                 "audio_url": "https://example.com/call.mp3",
                 "id": "call-4711",
                 "languages": ["en", "vi"],
+                "channels": "split",
                 "word_timestamps": True,
                 "priority": 2,
                 "expires_at": "2030-01-31T12:00:00+07:00",
