@@ -215,7 +215,7 @@ class Intake:
         work = _Work([ticket])
         self._works[at] = work
         durable = self._durable.get(ticket.partition, {}).pop(at.offset, frozenset())
-        work.task = group.create_task(self._do(at, source, durable, work), name=f"job {at.row_id()}")
+        work.task = group.create_task(self._do(at, source, durable, work), name=f"record {at.partition}/{at.offset}")
 
     async def _do(self, at: Coordinates, source: SourceRecord, durable: frozenset[UUID], work: _Work) -> None:
         try:

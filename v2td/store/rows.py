@@ -132,9 +132,10 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
 
 def segment_rows(transcript: Transcript) -> Iterator[SegmentRow]:
     """Yield the rows of a transcript's segments, numbered from 0."""
+    transcription_id = transcript.job.id
     for index, segment in enumerate(transcript.segments):
         yield SegmentRow(
-            transcription_id=transcript.job.id,
+            transcription_id=transcription_id,
             revision=0,
             segment_index=index,
             channel=segment.channel,

@@ -31,6 +31,7 @@ log = get_logger(__name__)
 class _Entry:
     """An outcome on its way; `durable` gives it back as it was written."""
 
+    key: UUID
     outcome: Outcome
     durable: asyncio.Future[Outcome]
     reduced: bool = False
@@ -75,7 +76,7 @@ class Writer:
         key = coordinates_of(outcome).row_id()
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = _Entry(outcome, asyncio.get_running_loop().create_future())
+            entry = self._entries[key] = _Entry(key, outcome, asyncio.get_running_loop().create_future())
             self._enqueue(entry)
         else:
             metrics.WRITE_DUPLICATES.inc()
@@ -134,7 +135,7 @@ class Writer:
         bad_row = await self._insert([entry.outcome for entry in entries])
         if bad_row is None:
             for entry in entries:
-                del self._entries[coordinates_of(entry.outcome).row_id()]
+                del self._entries[entry.key]
                 entry.durable.set_result(entry.outcome)
         elif len(entries) > 1:
             middle = len(entries) // 2
@@ -147,7 +148,7 @@ class Writer:
     async def _replace(self, entry: _Entry, problem: str) -> None:
         """Put something in the entry's place that Postgres is more likely to take."""
         reason = f"Postgres refuses the row: {problem}"
-        log.error("unwritable", job=str(coordinates_of(entry.outcome).row_id()), reason=reason)
+        log.error("unwritable", job=str(entry.key), reason=reason)
         match entry.outcome:
             case Transcript(job=job):
                 entry.outcome = Failure(
