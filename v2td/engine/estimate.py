@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 RECENT = 0.2  # what the last batch counts in the estimate
 
 
@@ -27,6 +25,10 @@ class CostEstimate:
         each = seconds / weight
         self._seconds = each if self._seconds is None else self._seconds + RECENT * (each - self._seconds)
 
+    def left(self, weight: float, seconds: float) -> float:
+        """Return the weight that is still to be done, as far as one can tell, `seconds` after a batch began."""
+        return max(0.0, weight - seconds / self._seconds) if self._seconds else weight
+
     def limit(self, batch_windows: float, batch_seconds_max: float) -> float:
         """Return the weight of the heaviest batch: `batch_windows`, or what is expected to take `batch_seconds_max`.
 
@@ -37,11 +39,11 @@ class CostEstimate:
         return max(1.0, min(batch_windows, batch_seconds_max / self._seconds))
 
 
-def share_of_slot(waiting_weight: float, slots: int, idle_slots: int, limit: float) -> float:
-    """Return the weight that a slot should take at most, of what waits, when it is one of `idle_slots`.
+def share_of_slot(waiting_weight: float, slots: int, under_way: float, limit: float) -> float:
+    """Return the weight that a slot which is free should take at most, of `waiting_weight`.
 
-    Guided self-scheduling: when little waits, no slot takes more than its part, so that all of them end together;
-    but never less than a full window, which costs the encoder the same when it is half empty.
+    Its part of all that is left to do, what is left of the other slots' batches (`under_way`) included: then all
+    slots end together when a lone recording ends, and a slot takes all of what waits when no other will soon be
+    free for it. Rounded to full windows, at least one: the encoder's cost is the same when a window is half empty.
     """
-    part = math.ceil(waiting_weight / max(1, idle_slots if waiting_weight < slots * limit else 1))
-    return min(limit, max(1.0, part))
+    return min(limit, max(1.0, round((waiting_weight + under_way) / slots)))

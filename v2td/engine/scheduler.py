@@ -9,22 +9,24 @@ voice message is never stuck behind a long recording, and a long recording sprea
 Rank alone would let a long recording starve under a flood of messages. So `share` of the weight that is taken belongs
 to the job that arrived first among those that wait, whatever its rank; `owed` is how far it is behind. A window repays
 when it belongs to that job, and so does everything in a batch which that job leads because of what it is owed.
-What is owed is repaid
+What is owed is repaid by the oldest job's
 
-* in any batch of its key: it rides along as soon as it is owed its next window (an urgent leader, priority <= 2, takes
-  only urgent windows along);
-* by leading a batch in place of a job that has been served already, when it is owed a whole batch;
-* by leading a batch in place of a job that has not been served yet, when it is owed two: only an overload comes to
-  that, so with spare capacity a new message waits for the first slot that comes free and no longer.
+* riding in a batch of its key in place of a job that was served already, when it is owed a window,
+* leading a batch in place of a job that was served already, when it is owed a whole batch,
+* riding in place of a job that was not served yet, when it is owed two batches,
+* leading in place of a job that was not served yet, when it is owed three.
 
-Bound: let L be the heaviest batch. `owed` never exceeds (2 + share) · L: it grows by at most share · L in a batch that
-repays nothing, and from 2 L on every batch repays. Until the last of a job's waiting windows (of one key) is taken,
+An urgent leader (priority <= 2) takes only urgent windows along, whatever is owed. Only an overload comes to two
+batches. So with spare capacity a new message waits for the first slot that comes free and no longer.
 
-    weight taken from the whole queue  <=  (own + before + n · L + (2 + share) · L) / share
+Bound: let L be the heaviest batch. `owed` never exceeds (3 + share) · L: it grows by at most share · L in a batch, and
+from 3 L on every batch repays. Until the last of a job's waiting windows (of one key) is taken,
+
+    weight taken from the whole queue  <=  (own + before + n · L + (3 + share) · L) / share
 
 with `own` and `before` the waiting weight of the job and of the `n` jobs that arrived before it (each of which may end
 in the middle of a batch that it leads). Divided by the weight that the slots take in a second, that is its time: a
-recording of W windows ends within W / (share · capacity), and (2 / share + 1) batches more, under any flood.
+recording of W windows ends within W / (share · capacity), and 3 / share + 2 batches more, under any flood.
 """
 
 from __future__ import annotations
@@ -118,13 +120,13 @@ class WindowQueue(Generic[T]):
         if not self._waiting:
             return []
         leader = self._lines[min(ranks[0] for ranks in self._ranked.values())[2]]
-        repaying = self._owed >= (limit if leader.served else 2 * limit)
+        repaying = self._owed >= limit * (1 if leader.served else 3)
         if repaying:
             leader = self._lines[self._waiting[0]]
         key = leader.waiting[0].key
         batch = [leader.waiting[0].window]
         room = limit + ROUNDING - self._pop(leader, repaying)
-        while (line := self._follower(key, leader.priority)) is not None and line.waiting[0].weight <= room:
+        while (line := self._follower(key, leader.priority, limit)) is not None and line.waiting[0].weight <= room:
             batch.append(line.waiting[0].window)
             room -= self._pop(line, repaying)
         return batch
@@ -142,17 +144,18 @@ class WindowQueue(Generic[T]):
         self._count(-len(line.waiting), -sum(each.weight for each in line.waiting))
         return [each.window for each in line.waiting]
 
-    def _follower(self, key: Hashable, leader_priority: int) -> _Line[T] | None:
-        """Return the line whose window rides along next: what is owed to the oldest, then by rank."""
+    def _follower(self, key: Hashable, leader_priority: int, limit: float) -> _Line[T] | None:
+        """Return the line whose first window rides along next: by rank, or the oldest for what it is owed."""
         ranks = self._ranked.get(key)
         if ranks is None:
             return None
         lowest = URGENT if leader_priority <= URGENT else math.inf
+        line = self._lines[ranks[0][2]]
         oldest = self._lines[self._waiting[0]]
         first = oldest.waiting[0]
-        if first.key == key and first.weight <= self._owed and oldest.priority <= lowest:
+        enough = first.weight if line.served else 2 * limit
+        if first.key == key and oldest.priority <= lowest and self._owed >= enough:
             return oldest
-        line = self._lines[ranks[0][2]]
         return line if line.priority <= lowest else None
 
     def _insert(self, line: _Line[T], position: int, entry: _Waiting[T], served: int = 0) -> None:
