@@ -80,6 +80,7 @@ class Child:
         self._executor: ProcessPoolExecutor | None = None
         self.pid: int | None = None  # set while the process is ready
         self.generation = 0  # grows with every restart
+        self.set_up: Any = None  # what `setup` returned
 
     async def __aenter__(self) -> Self:
         await self.restart()
@@ -103,7 +104,7 @@ class Child:
         try:
             async with deadline:
                 pid = await asyncio.wrap_future(executor.submit(os.getpid))
-                await asyncio.wrap_future(executor.submit(self._setup, *self._args))
+                self.set_up = await asyncio.wrap_future(executor.submit(self._setup, *self._args))
                 self.pid = pid
         except BaseException as error:
             self.kill()

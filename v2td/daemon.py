@@ -19,6 +19,7 @@ from v2td.engine import Engine, Plan, find_model, plan, read_machine
 from v2td.errors import ServiceError, first_of
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters, Intake
+from v2td.limit import max_prepared
 from v2td.logs import get_logger
 from v2td.pipeline import Pipeline, Rooms
 from v2td.speech import Decoders, decoder_count
@@ -116,11 +117,11 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
             await store.ensure_partitions(connection, settings.database.partitions_ahead)
         downloader = await enter(Downloader(settings.fetch, settings.s3))
         decoders = await enter(Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots))))
-        engine = await enter(Engine(settings.engine, layout, model))
+        engine = await enter(Engine(settings.engine, settings.quality, layout, model))
         dead_letters = await enter(DeadLetters(settings.kafka))
         writer = store.Writer(database, settings.database, dead_letters.send)
         rooms = Rooms(downloader, decoders, engine, dead_letters, writer)
-        pipeline = Pipeline(rooms, settings, settings.pipeline.max_prepared or 2 * len(layout.slots) + 2)
+        pipeline = Pipeline(rooms, settings, max_prepared(settings, len(layout.slots)))
         intake = await enter(
             Intake(
                 settings.kafka,

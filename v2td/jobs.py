@@ -183,8 +183,9 @@ class WindowTiming:
     index: int
     slot: int
     start: float  # since the job began
-    seconds: float
+    seconds: float  # of the whole batch
     flags: tuple[str, ...] = ()
+    batch: int = 1  # windows that were transcribed together
 
 
 @dataclass(frozen=True, slots=True)

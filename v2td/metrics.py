@@ -58,13 +58,36 @@ QUEUE_WAIT = Histogram(
     "Time a window waits for a slot.",
     buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
-SLOTS = Gauge("v2td_slots", "Processes that hold the model, by state.", ["state"])  # starting | idle | busy
-SLOT_RESTARTS = Counter("v2td_slot_restarts_total", "Slots rebuilt.", ["reason"])  # died | deadline | memory
+QUEUE_BYTES = Gauge("v2td_queue_bytes", "PCM of windows that wait for a slot.")
+SLOTS = Gauge(
+    "v2td_slots",
+    "Processes that hold the model, by state.",
+    ["state"],  # starting | idle | busy | unloaded
+)
+SLOT_RESTARTS = Counter(
+    "v2td_slot_restarts_total",
+    "Slots rebuilt.",
+    ["reason"],  # died | deadline | memory | windows
+)
+SLOT_GAP = Histogram(
+    "v2td_slot_gap_seconds",
+    "Time between two batches of a slot while windows wait.",
+    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5),
+)
+BATCH_WINDOWS = Histogram(
+    "v2td_batch_windows", "Windows transcribed together.", buckets=(1, 2, 4, 6, 8, 10, 16, 32, 64, 128)
+)
+WINDOW_FLAGS = Counter(
+    "v2td_window_flags_total",
+    "Windows whose text looked doubtful and that were decoded again, by reason.",
+    ["flag"],  # compression_ratio | logprob | repetition | coverage | border | fallback
+)
 SLOT_RSS = Gauge("v2td_slot_rss_bytes", "Resident memory of a slot's process.", ["slot"])
 SLOT_CPU = Gauge("v2td_slot_cpu_seconds", "CPU time of a slot's process since it was started.", ["slot"])
 WINDOW_SECONDS = Histogram(
     "v2td_window_seconds",
-    "Inference of one window.",
+    "Inference of one window: a batch's time divided by its windows.",
+    ["slot"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 DECODER_RESTARTS = Counter("v2td_decoder_restarts_total", "Decoder processes rebuilt.", ["reason"])  # died | deadline

@@ -14,9 +14,9 @@ import uvloop
 
 from tests.speech.sounds import Pcm, read
 from v2td.bundled import Recording, recordings
-from v2td.config import EngineSettings
+from v2td.config import EngineSettings, QualitySettings
 from v2td.engine import Engine, Hearing, Plan, Recognition, find_model
-from v2td.engine.engine import _Slot
+from v2td.engine.slot import Slot
 from v2td.engine.topology import SlotPlan
 from v2td.jobs import Options, Span, Window
 
@@ -33,7 +33,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 async def running_engine(slots: int = 1, **changes: object) -> AsyncIterator[Engine]:
     settings = EngineSettings.model_validate({"model": "demo", **changes})
     plan = Plan((SlotPlan((), 1),) * slots, ())
-    async with Engine(settings, plan, find_model(settings)) as engine:
+    async with Engine(settings, QualitySettings(), plan, find_model(settings)) as engine:
         serving = asyncio.create_task(engine.run())
         try:
             yield engine
@@ -81,11 +81,11 @@ def text_of(recognition: Recognition) -> list[str]:
     return [" ".join(segment.text.strip() for segment in result.segments) for _, result in recognition.windows]
 
 
-def slots_of(engine: Engine) -> list[_Slot]:
+def slots_of(engine: Engine) -> list[Slot]:
     return engine._slots
 
 
-def freeze(slot: _Slot) -> int:
+def freeze(slot: Slot) -> int:
     """Stop the process, so that the window it gets certainly is under way when it is killed."""
     assert slot.child.pid is not None
     os.kill(slot.child.pid, signal.SIGSTOP)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine.conftest import EN, VI, Hear, freeze, running_engine, slots_of, text_of, until
 from v2td import metrics
-from v2td.engine.engine import _Slot
+from v2td.engine.slot import Slot
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import Options
 
@@ -23,7 +23,7 @@ def restarts(reason: str) -> float:
     return float(metrics.SLOT_RESTARTS.labels(reason)._value.get())
 
 
-async def kill_when_busy(slot: _Slot, frozen: int) -> None:
+async def kill_when_busy(slot: Slot, frozen: int) -> None:
     await until(lambda: slot.state == "busy")
     os.kill(frozen, signal.SIGKILL)
 

@@ -13,7 +13,7 @@ from tests.engine.conftest import EN, VI, Hear, freeze, running_engine, slots_of
 from tests.speech.sounds import audio, silence
 from v2td import metrics
 from v2td.bundled import Recording, recordings
-from v2td.config import EngineSettings, SpeechSettings
+from v2td.config import EngineSettings, QualitySettings, SpeechSettings
 from v2td.engine import Engine, Hearing, Plan
 from v2td.engine.topology import SlotPlan
 from v2td.errors import ErrorClass, JobError, ServiceError
@@ -123,10 +123,10 @@ async def test_silence_and_nothing_have_no_text(engine: Engine, hear: Hear) -> N
     assert (nothing.language, nothing.language_probability, nothing.windows) == (None, None, ())
 
 
-async def test_an_urgent_job_overtakes_and_a_long_one_does_not_block(engine: Engine, hear: Hear) -> None:
+async def test_an_urgent_job_overtakes_and_a_long_one_does_not_block(hear: Hear) -> None:
     served: list[str] = []
 
-    async with asyncio.TaskGroup() as group:
+    async with running_engine(batch_windows=1) as engine, asyncio.TaskGroup() as group:
         (slot,) = slots_of(engine)
         for name, windows, priority in (("long", 6, 5), ("short", 1, 5), ("urgent", 2, 0)):
             group.create_task(
@@ -194,7 +194,7 @@ async def test_what_the_model_raises_fails_that_job_alone(engine: Engine, hear: 
 
 async def test_a_model_that_does_not_load_is_our_fault(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"not a model")
-    engine = Engine(EngineSettings(model=str(tmp_path)), Plan((SlotPlan((), 1),), ()), tmp_path)
+    engine = Engine(EngineSettings(model=str(tmp_path)), QualitySettings(), Plan((SlotPlan((), 1),), ()), tmp_path)
     with pytest.raises(ExceptionGroup) as caught:
         async with engine:
             pytest.fail("it did load")
@@ -208,9 +208,11 @@ async def test_progress_is_told_and_the_state_is_seen(engine: Engine, hear: Hear
     await until(lambda: slots_of(engine)[0].state == "idle")
     assert not engine.stalled(5)
     pid = slots_of(engine)[0].child.pid
-    assert engine.status() == {
+    status = engine.status()
+    assert 0 < status.pop("window_seconds_expected") < 30
+    assert status == {
         "queued_windows": 0,
-        "slots": [{"slot": 0, "state": "idle", "pid": pid, "restarts": 0}],
+        "slots": [{"slot": 0, "state": "idle", "pid": pid, "restarts": 0, "windows": 2}],
     }
     assert metrics.SLOTS.labels("idle")._value.get() == 1
     await until(lambda: metrics.SLOT_RSS.labels(0)._value.get() > 50_000_000)

@@ -3,7 +3,8 @@
 In: windows of many jobs. Out: text with times in the window. Blocks on the slots only, never the event loop.
 """
 
-from v2td.engine.engine import Engine, Hearing, Recognition
+from v2td.engine.engine import Engine
+from v2td.engine.hearing import Hearing, Recognition
 from v2td.engine.models import find_model, models_folder
 from v2td.engine.topology import Plan, plan, read_machine
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,70 +12,24 @@ from structlog.contextvars import get_contextvars
 
 from v2td import metrics
 from v2td.child import Child, ChildDied
-from v2td.config import EngineSettings
-from v2td.engine import worker
+from v2td.config import EngineSettings, QualitySettings
+from v2td.engine import packing, worker
+from v2td.engine.batch import FULL_SECONDS, BatchResult, ModelRequest, WindowRequest
+from v2td.engine.estimate import CostEstimate, share_of_slot
+from v2td.engine.hearing import BYTES_PER_SAMPLE, Hearing, Item, Recognition
 from v2td.engine.scheduler import WindowQueue
+from v2td.engine.slot import RESTING, STATES, Slot
 from v2td.engine.topology import Plan
-from v2td.engine.worker import ModelRequest, WindowRequest, WindowResult
-from v2td.errors import ErrorClass, JobError
-from v2td.jobs import SAMPLE_RATE, Options, Window, WindowTiming
+from v2td.engine.voice import Voice
+from v2td.jobs import SAMPLE_RATE, Window, WindowTiming
 from v2td.logs import get_logger
 
 log = get_logger(__name__)
 
 CRASHES_FORGIVEN = 1
 SUPERVISE_SECONDS = 1.0  # how often an idle slot looks whether its process is alive
-
-
-@dataclass(frozen=True, slots=True)
-class Recognition:
-    """What was heard in all windows of a job.
-
-    `language` is None when there was no window to hear it in, its probability when it was given.
-    """
-
-    language: str | None
-    language_probability: float | None
-    windows: tuple[tuple[Window, WindowResult], ...]
-    timings: tuple[WindowTiming, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Hearing:
-    """One job for the engine. `began` is its time.monotonic(); `on_progress` is called whenever one of its
-    windows starts or ends."""
-
-    pcm: Path
-    windows: AsyncIterator[Window]
-    options: Options
-    priority: int
-    began: float
-    on_progress: Callable[[], None]
-    channels: int = 1
-
-
-@dataclass(slots=True)
-class _Item:
-    job: int
-    window: Window
-    request: WindowRequest
-    hearing: Hearing
-    done: asyncio.Future[tuple[WindowResult, WindowTiming]]
-    queued: float
-    said: dict[str, Any]  # what the job's log lines say: lines about its windows say it too
-    crashes: int = 0
-
-    @property
-    def seconds(self) -> float:
-        return self.window.length / SAMPLE_RATE
-
-
-class _Slot:
-    def __init__(self, number: int, child: Child) -> None:
-        self.number = number
-        self.child = child
-        self.state = "starting"
-        self.seen = 0.0  # time.monotonic() of the last sign of life of its task
+CPU_BATCH, GPU_BATCH = 8, 10  # windows: more gain little; ten are the second seed's
+BATCHES_AHEAD = 2  # of PCM that waits, for each slot
 
 
 class Engine:
@@ -86,21 +38,40 @@ class Engine:
     `run` serves the queue and has to run beside `transcribe`.
     """
 
-    def __init__(self, settings: EngineSettings, plan: Plan, model: Path) -> None:
+    def __init__(self, settings: EngineSettings, quality: QualitySettings, plan: Plan, model: Path) -> None:
         self._settings = settings
-        self._queue: WindowQueue[_Item] = WindowQueue()
-        self._arrived = asyncio.Condition()
+        self._queue: WindowQueue[Item] = WindowQueue(oldest_share=settings.oldest_share)
+        self._cost = CostEstimate()
+        self._batch_windows = settings.batch_windows or (GPU_BATCH if settings.device == "cuda" else CPU_BATCH)
+        self._arrived = asyncio.Event()  # a window, or the end of hope for one
+        self._taken = asyncio.Event()
+        self._waiting_bytes = 0
+        self._waiting_bytes_max = settings.queue_bytes_max or int(
+            BATCHES_AHEAD * len(plan.slots) * self._batch_windows * FULL_SECONDS * SAMPLE_RATE * BYTES_PER_SAMPLE
+        )
+        self._expected = 0  # jobs that are being decoded and have no window yet
         self._stack = AsyncExitStack()
         self._slots = [
-            _Slot(
+            Slot(
                 number,
                 Child(
                     f"slot {number}",
                     worker.setup,
-                    (ModelRequest(model, settings.device, settings.compute_type, slot.threads),),
+                    (
+                        ModelRequest(
+                            path=model,
+                            device=settings.device,
+                            device_index=0,
+                            compute_type=settings.compute_type,
+                            threads=slot.threads,
+                            pack_gap_seconds=settings.pack_gap_seconds,
+                            quality=quality,
+                        ),
+                    ),
                     cpus=slot.cpus,
                     load_seconds=settings.load_seconds,
                 ),
+                self._count_slots,
             )
             for number, slot in enumerate(plan.slots)
         ]
@@ -111,12 +82,15 @@ class Engine:
                 stack.push_async_callback(slot.child.close)
             async with asyncio.TaskGroup() as group:
                 for slot in self._slots:
-                    group.create_task(self._restart(slot))
+                    group.create_task(self._start(slot))
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def _start(self, slot: Slot) -> None:
+        self._cost.observe(1.0, await slot.start())
 
     async def run(self) -> None:
         """Serve the queue until cancelled; ServiceError when a slot cannot be brought up again."""
@@ -125,47 +99,51 @@ class Engine:
                 group.create_task(self._serve(slot), name=slot.child.name)
 
     async def transcribe(self, hearing: Hearing) -> Recognition:
-        """Return what is heard in the windows of a job, which are taken as they come.
+        """Return what is heard in the windows of a job, which are taken as they come and as there is room for them.
 
         JobError inference_crash when a window killed its process twice; errors of `windows` pass through.
         Cancellation frees the windows that wait; those being served are served in vain.
         """
-        options = hearing.options
-        if options.language is None and not options.languages:
-            options = replace(options, language=self._settings.default_language)
-        heard: WindowResult | None = None  # the first one tells the others the language
-        items: list[_Item] = []
         job = self._queue.add_job(hearing.priority)
+        items: list[Item] = []
+        voices: dict[int | None, Voice] = {}
+
+        def enqueue(request: WindowRequest) -> Item:
+            items.append(item := self._item(job, request, hearing))
+            self._enqueue(item)
+            return item
+
         try:
-            async for window in hearing.windows:
-                items.append(item := self._item(job, window, hearing, options))
-                await self._enqueue(item)
-                if options.language is None:
-                    heard, _timing = await item.done
-                    options = replace(options, language=heard.language)
-            results = await asyncio.gather(*(item.done for item in items))
+            window = await self._first_window(hearing)
+            while window is not None:
+                voice = voices.get(window.channel) or Voice(hearing, self._settings, enqueue)
+                voices[window.channel] = voice
+                await voice.add(window)
+                while items[-1].waiting and self._waiting_bytes >= self._waiting_bytes_max:
+                    self._taken.clear()
+                    await self._taken.wait()
+                window = await anext(hearing.windows, None)
+            for voice in voices.values():
+                await voice.settle()
         finally:
             for item in self._queue.remove_job(job):
-                self._count_waiting(item, -1)
+                self._leave_queue(item)
             for item in items:
                 item.done.cancel()
-        return Recognition(
-            language=results[0][0].language if results else options.language,
-            language_probability=heard.language_probability if heard else None,
-            windows=tuple((item.window, result) for item, (result, _) in zip(items, results, strict=True)),
-            timings=tuple(timing for _, timing in results),
-        )
+        return _recognition(hearing, voices)
 
     def status(self) -> dict[str, Any]:
         """State of each slot, windows that wait."""
         return {
             "queued_windows": len(self._queue),
+            "window_seconds_expected": self._cost.seconds,
             "slots": [
                 {
                     "slot": slot.number,
                     "state": slot.state,
                     "pid": slot.child.pid,
                     "restarts": slot.child.generation - 1,
+                    "windows": slot.windows,
                 }
                 for slot in self._slots
             ],
@@ -176,106 +154,159 @@ class Engine:
         now = time.monotonic()
         return any(slot.state == "idle" and now - slot.seen > seconds for slot in self._slots)
 
-    def _item(self, job: int, window: Window, hearing: Hearing, options: Options) -> _Item:
-        beam_size = options.beam_size or self._settings.beam_size
-        request = WindowRequest(hearing.pcm, window.pieces, options, beam_size)
-        done = asyncio.get_running_loop().create_future()
-        return _Item(job, window, request, hearing, done, time.monotonic(), get_contextvars())
+    async def _first_window(self, hearing: Hearing) -> Window | None:
+        self._expected += 1
+        try:
+            return await anext(hearing.windows, None)
+        finally:
+            self._expected -= 1
+            self._arrived.set()  # who lingers for company may look again
 
-    async def _enqueue(self, item: _Item) -> None:
-        self._queue.put(item.job, item)
+    def _item(self, job: int, request: WindowRequest, hearing: Hearing) -> Item:
+        packed = request.mode == "packed"
+        weight = packing.weight(request.seconds, self._settings.pack_gap_seconds) if packed else 1.0
+        return Item(job, request, hearing, weight, time.monotonic(), get_contextvars())
+
+    def _enqueue(self, item: Item, *, back: bool = False) -> None:
+        """Put a window into the queue, or `back` into it; nothing when its job has left."""
+        if item.done.done():
+            return
+        put = self._queue.put_back if back else self._queue.put
+        put(item.job, item, key=item.key, weight=item.weight)
+        item.waiting = True
         self._count_waiting(item, +1)
-        async with self._arrived:
-            self._arrived.notify()
+        self._arrived.set()
 
-    async def _next(self) -> _Item | None:
-        """Return the next window, or None after SUPERVISE_SECONDS without one."""
-        try:
-            async with asyncio.timeout(SUPERVISE_SECONDS), self._arrived:
-                await self._arrived.wait_for(lambda: len(self._queue) > 0)
-                item = self._queue.take()
-        except TimeoutError:
-            return None
-        if item is not None:
-            self._count_waiting(item, -1)
-            metrics.QUEUE_WAIT.observe(time.monotonic() - item.queued)
-        return item
+    def _leave_queue(self, item: Item) -> None:
+        item.waiting = False
+        self._count_waiting(item, -1)
+        self._taken.set()
 
-    async def _serve(self, slot: _Slot) -> None:
-        while True:
-            self._become(slot, "idle")
-            item = await self._next()
-            if not slot.child.alive:
-                await self._replace(slot, "died")
-            if item is not None:
-                self._become(slot, "busy")
-                await self._hear(slot, item)
-            self._watch_memory(slot)
-            if 0 < self._settings.max_rss_bytes < slot.child.usage()[0]:
-                await self._replace(slot, "memory")
-
-    async def _hear(self, slot: _Slot, item: _Item) -> None:
-        if item.done.done():  # its job left while this slot was looking after its process
-            return
-        start = time.monotonic()
-        deadline = self._settings.window_seconds_base + self._settings.window_seconds_factor * item.seconds
-        item.hearing.on_progress()
-        try:
-            result = await slot.child.call(worker.transcribe, item.request, deadline_seconds=deadline)
-        except ChildDied as death:
-            await self._retry_elsewhere(item, death)
-            await self._replace(slot, death.reason, item.said)
-        except Exception as error:  # whatever the model raises fails this job alone
-            log.exception("inference failed", slot=slot.number, **item.said)
-            _fail(item, f"the model raised {type(error).__name__}: {error}")
-        else:
-            metrics.WINDOW_SECONDS.observe(result.seconds)
-            timing = WindowTiming(
-                item.window.index, slot.number, start - item.hearing.began, time.monotonic() - start, result.flags
-            )
-            if not item.done.done():
-                item.done.set_result((result, timing))
-                item.hearing.on_progress()
-
-    async def _retry_elsewhere(self, item: _Item, death: ChildDied) -> None:
-        item.crashes += 1
-        if item.crashes > CRASHES_FORGIVEN:
-            _fail(item, f"the process {death.reason} {item.crashes} times on window {item.window.index}")
-            return
-        before = len(self._queue)
-        self._queue.put_back(item.job, item)
-        if len(self._queue) > before:
-            self._count_waiting(item, +1)
-            async with self._arrived:
-                self._arrived.notify()
-
-    async def _replace(self, slot: _Slot, reason: str, said: dict[str, Any] | None = None) -> None:
-        metrics.SLOT_RESTARTS.labels(reason).inc()
-        log.warning("slot restarted", slot=slot.number, reason=reason, **(said or {}))
-        self._become(slot, "starting")
-        await slot.child.revive()
-
-    async def _restart(self, slot: _Slot) -> None:
-        self._become(slot, "starting")
-        await slot.child.restart()
-        self._become(slot, "idle")
-
-    def _become(self, slot: _Slot, state: str) -> None:
-        slot.state = state
-        slot.seen = time.monotonic()
-        for each in ("starting", "idle", "busy"):
-            metrics.SLOTS.labels(each).set(sum(other.state == each for other in self._slots))
-
-    def _watch_memory(self, slot: _Slot) -> None:
-        rss, cpu = slot.child.usage()
-        metrics.SLOT_RSS.labels(slot.number).set(rss)
-        metrics.SLOT_CPU.labels(slot.number).set(cpu)
-
-    def _count_waiting(self, item: _Item, sign: int) -> None:
+    def _count_waiting(self, item: Item, sign: int) -> None:
+        self._waiting_bytes += sign * item.pcm_bytes
         metrics.QUEUE_WINDOWS.set(len(self._queue))
+        metrics.QUEUE_BYTES.set(self._waiting_bytes)
         metrics.BACKLOG_AUDIO_SECONDS.inc(sign * item.seconds)
 
+    def _count_slots(self) -> None:
+        for state in STATES:
+            metrics.SLOTS.labels(state).set(sum(slot.state == state for slot in self._slots))
 
-def _fail(item: _Item, reason: str) -> None:
-    if not item.done.done():
-        item.done.set_exception(JobError(ErrorClass.INFERENCE_CRASH, reason))
+    async def _serve(self, slot: Slot) -> None:
+        while True:
+            slot.rest()
+            batch = await self._next(slot)
+            if batch or slot.state != "unloaded":
+                await slot.make_ready()
+            if batch:
+                slot.become("busy")
+                await self._hear(slot, batch)
+            await self._look_after(slot)
+
+    async def _look_after(self, slot: Slot) -> None:
+        """Give a process that grew or served long enough a successor; let the model of an idle one go."""
+        settings = self._settings
+        rss = slot.watch()
+        if 0 < settings.max_rss_bytes < rss:
+            await slot.replace("memory")
+        elif 0 < settings.max_windows <= slot.windows:
+            await slot.replace("windows")
+        elif 0 < settings.unload_seconds <= slot.idle_seconds and slot.state == "idle":
+            await slot.unload()
+
+    async def _next(self, slot: Slot) -> list[Item]:
+        """Return the next batch; none after SUPERVISE_SECONDS without one."""
+        try:
+            async with asyncio.timeout(SUPERVISE_SECONDS):
+                while not self._queue:
+                    slot.waited()
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            return []
+        limit = self._cost.limit(self._batch_windows, self._settings.batch_seconds_max)
+        if self._settings.window_mode == "packed":
+            await self._linger(slot, limit)
+        idle = sum(other.state in RESTING for other in self._slots)
+        batch = self._queue.take_batch(share_of_slot(self._queue.weight, len(self._slots), idle, limit))
+        now = time.monotonic()
+        for item in batch:
+            self._leave_queue(item)
+            metrics.QUEUE_WAIT.observe(now - item.queued)
+        return batch
+
+    async def _linger(self, slot: Slot, limit: float) -> None:
+        """Wait a little for messages that are being decoded now, if there is room for them in a shared window."""
+        try:
+            async with asyncio.timeout(self._settings.pack_linger_seconds):
+                while self._expected and 0 < self._queue.weight < limit:
+                    slot.waited()
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            pass
+
+    async def _hear(self, slot: Slot, batch: list[Item]) -> None:
+        batch = [item for item in batch if not item.done.done()]  # jobs may leave while a process is replaced
+        if not batch:
+            return
+        seconds = sum(item.seconds for item in batch)
+        deadline = self._settings.window_seconds_base + self._settings.window_seconds_factor * seconds
+        for item in batch:
+            item.hearing.on_progress()
+        try:
+            result = await slot.hear([item.request for item in batch], deadline)
+        except ChildDied as death:
+            for item in batch:
+                self._retry(item, death)
+            await slot.replace(death.reason, batch[0].said if len(batch) == 1 else {"windows": len(batch)})
+        except Exception as error:  # whatever the model raises fails one job alone
+            log.exception("inference failed", slot=slot.number, windows=len(batch), **batch[0].said)
+            if len(batch) == 1:
+                batch[0].fail(f"the model raised {type(error).__name__}: {error}")
+            for item in batch:
+                item.crashes += 1
+                self._enqueue(item, back=True)
+        else:
+            self._cost.observe(sum(item.weight for item in batch), result.end - result.start)
+            self._deliver(slot, batch, result)
+
+    def _deliver(self, slot: Slot, batch: list[Item], result: BatchResult) -> None:
+        for item, heard in zip(batch, result.results, strict=True):
+            for flag in heard.flags:
+                metrics.WINDOW_FLAGS.labels(flag).inc()
+            timing = WindowTiming(
+                item.window.index,
+                slot.number,
+                result.start - item.hearing.began,
+                result.end - result.start,
+                heard.flags,
+                len(batch),
+            )
+            if not item.done.done():
+                item.done.set_result((heard, timing))
+                item.hearing.on_progress()
+
+    def _retry(self, item: Item, death: ChildDied) -> None:
+        """Let a window be heard once more, elsewhere and alone: it may have been the one that killed the process."""
+        item.crashes += 1
+        if item.crashes > CRASHES_FORGIVEN:
+            item.fail(f"the process {death.reason} {item.crashes} times on window {item.window.index}")
+        self._enqueue(item, back=True)
+
+
+def _recognition(hearing: Hearing, voices: dict[int | None, Voice]) -> Recognition:
+    items = sorted((item for voice in voices.values() for item in voice.items), key=lambda item: item.window.index)
+    results = [item.done.result() for item in items]
+    main = max(voices.values(), key=lambda voice: sum(item.window.speech_length for item in voice.items), default=None)
+    return Recognition(
+        language=main.language if main else hearing.options.language,
+        language_probability=main.probability if main else None,
+        channel_languages=tuple(
+            (channel, voice.language)
+            for channel, voice in sorted(voices.items(), key=lambda each: each[0] or 0)
+            if channel is not None and voice.language is not None
+        ),
+        windows=tuple((item.window, result) for item, (result, _) in zip(items, results, strict=True)),
+        timings=tuple(timing for _, timing in results),
+    )

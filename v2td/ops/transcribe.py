@@ -16,6 +16,7 @@ from v2td.engine import Engine, Hearing, find_model, plan, read_machine
 from v2td.errors import ErrorClass, JobError
 from v2td.formats import Document
 from v2td.jobs import Audio, Options, Window
+from v2td.limit import PreparedLimit, max_prepared
 from v2td.logs import get_logger
 from v2td.ops import request
 from v2td.speech import Decoders, Speech, decoder_count, to_recording
@@ -46,7 +47,7 @@ class Transcriber:
         self._model = find_model(settings.engine)
         engine = settings.engine if slots is None else settings.engine.model_copy(update={"slots": slots})
         self._plan = plan(read_machine(), engine)
-        self._room_to_prepare = asyncio.Semaphore(settings.pipeline.max_prepared or 2 * len(self._plan.slots) + 2)
+        self._prepared = PreparedLimit(max_prepared(settings, len(self._plan.slots)))
         self._on_progress = on_progress
         self._recordings: list[_Progress] = []
         self._stack = AsyncExitStack()
@@ -56,7 +57,7 @@ class Transcriber:
         count = decoder_count(settings.speech, len(self._plan.slots))
         async with AsyncExitStack() as stack:
             self._decoders = await stack.enter_async_context(Decoders(settings.speech, count))
-            self._engine = await stack.enter_async_context(Engine(settings.engine, self._plan, self._model))
+            self._engine = await stack.enter_async_context(Engine(settings.engine, settings.quality, self._plan, self._model))
             group = await stack.enter_async_context(asyncio.TaskGroup())
             serving = group.create_task(self._engine.run())
             stack.callback(serving.cancel)
@@ -85,7 +86,10 @@ class Transcriber:
         audio = _audio(path)
         progress = _Progress()
         self._recordings.append(progress)
-        async with self._room_to_prepare, self._decoders.prepare(audio) as speech:
+        async with (
+            self._prepared.inside(PRIORITY, audio.size_bytes),
+            self._decoders.prepare(audio, options.channels) as speech,
+        ):
             recognition = await self._engine.transcribe(self._hearing(speech, options, progress))
         if speech.truncated:
             log.warning("damaged: not all of it could be decoded", file=str(path))
@@ -110,7 +114,15 @@ class Transcriber:
             progress.heard_seconds = speech.audio_seconds * min(1.0, changes / (2 * windows.count))
             self._on_progress()
 
-        return Hearing(speech.pcm, windows, options, PRIORITY, time.monotonic(), on_progress)
+        return Hearing(
+            pcm=speech.pcm,
+            channels=speech.channels,
+            windows=windows,
+            options=options,
+            priority=PRIORITY,
+            began=time.monotonic(),
+            on_progress=on_progress,
+        )
 
 
 class _Counted:

@@ -1,0 +1,84 @@
+"""Which texts are doubtful (pure): those windows are decoded again, alone, with beams and temperature fallback.
+
+The thresholds are Whisper's own (compression ratio, mean log-probability, no-speech), and two more that catch
+what those miss when windows are decoded greedily and together: loops, and speech for which no text came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from v2td.config import QualitySettings
+from v2td.engine.batch import Interval
+
+COMPRESSION = "compression_ratio"  # the text repeats itself, zlib finds
+LOGPROB = "logprob"  # the model was not sure
+REPETITION = "repetition"  # the same words again and again
+COVERAGE = "coverage"  # speech without text
+BORDER = "border"  # text across the silence between two messages that shared a window
+FALLBACK = "fallback"  # the second decoding needed a higher temperature
+
+MAX_PHRASE = 20  # tokens of a phrase that is looked for again behind itself
+MIN_LOOP = 6  # tokens: shorter loops are how people speak
+
+
+def doubts(
+    *,
+    avg_logprob: float,
+    compression_ratio: float,
+    tokens: Sequence[int],
+    speech: Sequence[Interval],
+    text: Sequence[Interval],
+    quality: QualitySettings,
+) -> tuple[str, ...]:
+    """Return the flags of one window's text: `tokens` are its words', `text` where it lies, in order of start."""
+    flags = []
+    if compression_ratio > quality.compression_ratio_max:
+        flags.append(COMPRESSION)
+    if text and avg_logprob < quality.doubt_logprob:
+        flags.append(LOGPROB)
+    if repeats(tokens, quality.repeats_max):
+        flags.append(REPETITION)
+    if (speech and not text) or longest_gap(speech, text) >= quality.uncovered_seconds:
+        flags.append(COVERAGE)
+    return tuple(flags)
+
+
+def is_silence(no_speech_prob: float, avg_logprob: float, quality: QualitySettings) -> bool:
+    """Whether there is nothing to hear, by Whisper's rule: it says so, and was not sure of the text either."""
+    return no_speech_prob > quality.no_speech_min and avg_logprob <= quality.logprob_min
+
+
+def repeats(tokens: Sequence[int], most: int) -> bool:
+    """Whether some phrase stands more than `most` times in a row, and that is more than a stammer."""
+    for length in range(1, min(MAX_PHRASE, len(tokens) // 2) + 1):
+        equal = 0  # tokens in a row that equal the one a phrase before
+        for index in range(length, len(tokens)):
+            equal = equal + 1 if tokens[index] == tokens[index - length] else 0
+            run = equal + length  # tokens from the first phrase on
+            if run >= MIN_LOOP and run > most * length:
+                return True
+    return False
+
+
+def uncovered(speech: Iterable[Interval], text: Sequence[Interval]) -> list[Interval]:
+    """Return the parts of `speech` that no interval of `text` (in order of start) covers."""
+    parts = []
+    for start, end in speech:
+        edge = start
+        for text_start, text_end in text:
+            if text_end <= edge:
+                continue
+            if text_start >= end:
+                break
+            if text_start > edge:
+                parts.append((edge, text_start))
+            edge = max(edge, text_end)
+        if edge < end:
+            parts.append((edge, end))
+    return parts
+
+
+def longest_gap(speech: Iterable[Interval], text: Sequence[Interval]) -> float:
+    """Seconds of the longest stretch of speech without text."""
+    return max((end - start for start, end in uncovered(speech, text)), default=0.0)

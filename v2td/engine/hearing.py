@@ -1,0 +1,104 @@
+"""A job, as the engine knows it: what goes in, what comes out, and the windows on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from v2td.engine.batch import WindowRequest, WindowResult
+from v2td.engine.language import Ballot
+from v2td.errors import ErrorClass, JobError
+from v2td.jobs import SAMPLE_RATE, Options, Window, WindowTiming
+
+BYTES_PER_SAMPLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """One job for the engine. `pcm` holds interleaved int16 frames at 16 kHz.
+
+    `began` is its time.monotonic(); `on_progress` is called whenever one of its windows starts or ends.
+    """
+
+    pcm: Path
+    windows: AsyncIterator[Window]
+    options: Options
+    priority: int
+    began: float
+    on_progress: Callable[[], None]
+    channels: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What was heard in all windows of a job.
+
+    `language` is None when there was no window to hear it in, its probability when it was given.
+    `channel_languages` tells them apart where channels were heard by themselves.
+    """
+
+    language: str | None
+    language_probability: float | None
+    channel_languages: tuple[tuple[int, str], ...]
+    windows: tuple[tuple[Window, WindowResult], ...]
+    timings: tuple[WindowTiming, ...]
+
+    @property
+    def redone_windows(self) -> int:
+        """Windows that were decoded a second time."""
+        return sum(result.redone for _, result in self.windows)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Why, each reason once, sorted."""
+        return tuple(sorted({flag for _, result in self.windows for flag in result.flags}))
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A window that waits or is being heard; `done` tells its result and what it cost."""
+
+    job: int
+    request: WindowRequest
+    hearing: Hearing
+    weight: float  # of a full window
+    queued: float  # time.monotonic()
+    said: dict[str, Any]  # what the job's log lines say: lines about its windows say it too
+    done: asyncio.Future[tuple[WindowResult, WindowTiming]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    crashes: int = 0
+    waiting: bool = False
+
+    @property
+    def key(self) -> Hashable:
+        """What shares a batch has equal keys; what was in a batch that failed goes alone."""
+        return self.request.key if self.crashes == 0 else self
+
+    @property
+    def window(self) -> Window:
+        """The window itself."""
+        return self.request.window
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio."""
+        return self.request.seconds
+
+    @property
+    def pcm_bytes(self) -> int:
+        """Bytes of PCM that wait with it."""
+        return self.window.length * BYTES_PER_SAMPLE * self.hearing.channels
+
+    def fail(self, reason: str) -> None:
+        """End it with inference_crash, unless its job has left."""
+        if not self.done.done():
+            self.done.set_exception(JobError(ErrorClass.INFERENCE_CRASH, reason))
+
+    async def ballot(self) -> Ballot:
+        """Return its vote on the language, when it is heard."""
+        result, _timing = await self.done
+        return Ballot(result.languages, self.window.speech_length / SAMPLE_RATE)

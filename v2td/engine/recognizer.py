@@ -1,0 +1,294 @@
+"""A batch of windows becomes text; runs in the child, made of faster-whisper's own parts.
+
+Windows are encoded one by one on a CPU, whose encoder gains nothing from batches, and together on a GPU; then they
+are decoded together, greedily unless beams were asked for. What the gate doubts is decoded again, alone, by
+faster-whisper's own loop over a window, with beams and temperature fallback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import ctranslate2
+import numpy as np
+from faster_whisper import WhisperModel
+from faster_whisper.audio import pad_or_trim
+from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
+
+from v2td.engine import gate, packing
+from v2td.engine.batch import Interval, ModelRequest, WindowRequest, WindowResult
+from v2td.engine.packing import Place
+from v2td.engine.sound import Sound, decoding_options, make_sound, whole
+from v2td.jobs import SAMPLE_RATE, Segment, Word
+
+LANGUAGES_TOLD = 5  # the likeliest; the rest is noise
+MAX_INITIAL_TIMESTAMP = 50  # in steps of 0.02 s: faster-whisper's one second
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What one window said, with faster-whisper's segments, in seconds of the window."""
+
+    segments: list[dict[str, Any]]
+    flags: tuple[str, ...] = ()
+
+
+class Recognizer:
+    """The model of this process, and what is done with it."""
+
+    def __init__(self, model: WhisperModel, request: ModelRequest) -> None:
+        self._model = model
+        self._quality = request.quality
+        self._gap = request.pack_gap_seconds
+        self._encodes_together = request.device == "cuda"
+
+    def transcribe(self, requests: Sequence[WindowRequest]) -> tuple[WindowResult, ...]:
+        """Return what was heard in each window, in their order.
+
+        RuntimeError is CTranslate2's; a GPU that is out of memory gets smaller batches before it is raised.
+        """
+        try:
+            return self._transcribe(requests)
+        except RuntimeError as error:
+            if len(requests) == 1 or "out of memory" not in str(error):
+                raise
+        half = len(requests) // 2
+        return self.transcribe(requests[:half]) + self.transcribe(requests[half:])
+
+    def warm_up(self) -> None:
+        """Hear a second of silence: pages are touched, kernels chosen and buffers made before somebody waits."""
+        segments, _info = self._model.transcribe(np.zeros(SAMPLE_RATE, np.float32), language="en", temperature=0.0)
+        list(segments)
+
+    def _transcribe(self, requests: Sequence[WindowRequest]) -> tuple[WindowResult, ...]:
+        results: dict[int, WindowResult] = {}
+        for together in self._groups(self._sounds(requests)):
+            self._encode(together)
+            for sound in together:
+                self._choose_language(sound)
+            for sound, segments in zip(together, self._decode(together), strict=True):
+                results |= self._results(sound, segments)
+        return tuple(results[number] for number in range(len(requests)))
+
+    def _sounds(self, requests: Sequence[WindowRequest]) -> list[Sound]:
+        packed = [number for number, request in enumerate(requests) if request.mode == "packed"]
+        shared = packing.pack([requests[number].seconds for number in packed], self._gap)
+        layouts = [
+            [Place(packed[place.clip], place.start, place.end) for place in places] for places in shared
+        ]  # a parent puts only windows of one language and prompt into a packed batch
+        layouts += [[whole(number, request)] for number, request in enumerate(requests) if request.mode != "packed"]
+        return [
+            make_sound(self._model, {place.clip: requests[place.clip] for place in places}, places)
+            for places in layouts
+        ]
+
+    def _groups(self, sounds: Iterable[Sound]) -> list[list[Sound]]:
+        """Return what CTranslate2 can decode in one call: equal prompt lengths, frames and beams."""
+
+        def key(sound: Sound) -> tuple[int, int, int]:
+            return len(sound.prompt), sound.request.frames, sound.request.beam_size
+
+        return [list(group) for _, group in groupby(sorted(sounds, key=key), key)]
+
+    def _encode(self, sounds: list[Sound]) -> None:
+        padded = [pad_or_trim(each.features[:, : each.frames], each.request.frames)[None] for each in sounds]
+        if self._encodes_together:
+            padded = [np.concatenate(padded)]
+        encoded = np.concatenate([self._encoder_output(each) for each in padded])
+        for number, sound in enumerate(sounds):
+            sound.encoded = encoded[number : number + 1]
+
+    def _encoder_output(self, features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        storage = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
+        # In CPU memory it can be divided and joined; a GPU copies it within a few milliseconds.
+        output = self._model.model.encode(storage, to_cpu=True)
+        if output.dtype == ctranslate2.DataType.bfloat16:  # which NumPy does not know
+            output = output.to(ctranslate2.DataType.float32)
+        return np.array(output)
+
+    def _choose_language(self, sound: Sound) -> None:
+        """Detect the language where it is not known; the encoder's output serves the transcription too."""
+        options = sound.request.options
+        if not self._model.model.is_multilingual:
+            return
+        if options.language is None or options.multilingual:
+            (found,) = self._model.model.detect_language(_storage(sound.encoded))
+            known = [(token[2:-2], float(probability)) for token, probability in found]
+            if options.languages:
+                known = [each for each in known if each[0] in options.languages]
+            sound.languages = tuple(known[:LANGUAGES_TOLD])
+            sound.speak(known[0][0])
+
+    def _decode(self, sounds: list[Sound]) -> list[list[dict[str, Any]]]:
+        """Return faster-whisper's segments of each sound; none where it is silent."""
+        first = sounds[0]
+        results = self._model.model.generate(
+            _storage(np.concatenate([sound.encoded for sound in sounds])),
+            [sound.prompt for sound in sounds],
+            beam_size=max(1, first.request.beam_size),
+            max_length=self._model.max_length,
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_blank=True,
+            suppress_tokens=get_suppressed_tokens(first.tokenizer, [-1]),
+            max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP,
+        )
+        return [self._segments(sound, result) for sound, result in zip(sounds, results, strict=True)]
+
+    def _segments(self, sound: Sound, result: Any) -> list[dict[str, Any]]:
+        tokens = result.sequences_ids[0]
+        # As in faster-whisper's generate_with_fallback, with a length penalty of 1.
+        avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
+        if gate.is_silence(result.no_speech_prob, avg_logprob, self._quality):
+            return []
+        segments, _seek, _single = self._model._split_segments_by_timestamps(  # noqa: SLF001 (no public name)
+            tokenizer=sound.tokenizer,
+            tokens=tokens,
+            time_offset=0.0,
+            segment_size=sound.frames,
+            segment_duration=sound.frames * self._model.feature_extractor.time_per_frame,
+            seek=0,
+        )
+        common = {
+            "avg_logprob": avg_logprob,
+            "no_speech_prob": result.no_speech_prob,
+            "compression_ratio": get_compression_ratio(sound.tokenizer.decode(tokens).strip()),
+            "temperature": 0.0,
+        }
+        return [
+            segment | common | {"text": text}
+            for segment in segments
+            if (text := sound.tokenizer.decode(segment["tokens"])).strip() and segment["start"] < segment["end"]
+        ]
+
+    def _results(self, sound: Sound, segments: list[dict[str, Any]]) -> dict[int, WindowResult]:
+        """Divide the text among those who share the window, judge it, hear doubtful ones again."""
+        owned, strays = packing.divide([(each["start"], each["end"]) for each in segments], sound.places)
+        heard = {}
+        for place in sound.places:
+            own = [segments[index] for index in owned[place.clip]]
+            flags = self._doubts(sound, sound.requests[place.clip], own, place)
+            heard[place.clip] = _Heard(own, (gate.BORDER, *flags) if place.clip in strays else flags)
+        if sound.request.options.word_timestamps and segments:
+            self._align(sound, segments)
+        return {
+            place.clip: self._hear_again(sound, place, heard[place.clip])
+            if heard[place.clip].flags
+            else self._result(sound, place, heard[place.clip].segments, (), redone=False)
+            for place in sound.places
+        }
+
+    def _doubts(
+        self, sound: Sound, request: WindowRequest, segments: list[dict[str, Any]], place: Place
+    ) -> tuple[str, ...]:
+        eot = sound.tokenizer.eot
+        text: list[Interval] = [(each["start"] - place.start, each["end"] - place.start) for each in segments]
+        return gate.doubts(
+            avg_logprob=min((each["avg_logprob"] for each in segments), default=0.0),
+            compression_ratio=get_compression_ratio("".join(each["text"] for each in segments).strip()),
+            tokens=[token for each in segments for token in each["tokens"] if token < eot],
+            speech=list(request.speech()),
+            text=text,
+            quality=self._quality,
+        )
+
+    def _align(self, sound: Sound, segments: list[dict[str, Any]]) -> None:
+        """Give each segment its words."""
+        options = decoding_options(self._model, sound.request, sound.tokenizer, self._quality)
+        self._model.add_word_timestamps(
+            [segments],
+            sound.tokenizer,
+            _storage(sound.encoded),
+            sound.frames,
+            options.prepend_punctuations,
+            options.append_punctuations,
+            0.0,
+        )
+
+    def _hear_again(self, sound: Sound, place: Place, first: _Heard) -> WindowResult:
+        """Decode a doubtful window alone; keep what is less doubtful."""
+        request = sound.requests[place.clip]
+        reusable = len(sound.places) == 1 and request.mode == "full"
+        alone = sound if reusable else make_sound(self._model, {0: request}, [whole(0, request)], sound.language)
+        again = self._model.generate_segments(
+            alone.features,
+            alone.tokenizer,
+            decoding_options(self._model, request, alone.tokenizer, self._quality),
+            log_progress=False,
+            encoder_output=_storage(sound.encoded) if reusable else None,
+        )
+        segments = [_as_dict(segment) for segment in again]
+        flags = self._doubts(alone, request, segments, alone.places[0])
+        if len(flags) > len(first.flags):
+            return self._result(sound, place, first.segments, first.flags, redone=True)
+        fallback = (gate.FALLBACK,) if any(each["temperature"] > 0 for each in segments) else ()
+        return self._result(
+            alone, alone.places[0], segments, (*first.flags, *fallback), redone=True, languages=sound.languages
+        )
+
+    def _result(
+        self,
+        sound: Sound,
+        place: Place,
+        segments: list[dict[str, Any]],
+        flags: tuple[str, ...],
+        *,
+        redone: bool,
+        languages: tuple[tuple[str, float], ...] | None = None,
+    ) -> WindowResult:
+        return WindowResult(
+            segments=tuple(_segment(each, place) for each in segments),
+            language=sound.language,
+            languages=sound.languages if languages is None else languages,
+            tokens=tuple(token for each in segments for token in each["tokens"]),
+            flags=flags,
+            redone=redone,
+        )
+
+
+def _storage(array: np.ndarray[Any, Any]) -> ctranslate2.StorageView:
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(array))
+
+
+def _as_dict(segment: Any) -> dict[str, Any]:
+    words = segment.words and [
+        {"start": each.start, "end": each.end, "word": each.word, "probability": each.probability}
+        for each in segment.words
+    ]
+    return {
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "tokens": segment.tokens,
+        "avg_logprob": segment.avg_logprob,
+        "no_speech_prob": segment.no_speech_prob,
+        "compression_ratio": segment.compression_ratio,
+        "temperature": segment.temperature or 0.0,
+        "words": words,
+    }
+
+
+def _segment(segment: dict[str, Any], place: Place) -> Segment:
+    """Return the segment in seconds of its own window."""
+
+    def own(seconds: float) -> float:
+        return float(min(max(seconds, place.start), place.end) - place.start)
+
+    words = segment.get("words")
+    return Segment(
+        start=own(segment["start"]),
+        end=own(segment["end"]),
+        text=segment["text"],
+        avg_logprob=float(segment["avg_logprob"]),
+        no_speech_prob=float(segment["no_speech_prob"]),
+        compression_ratio=float(segment["compression_ratio"]),
+        temperature=float(segment["temperature"]),
+        words=None
+        if words is None
+        else tuple(
+            Word(own(each["start"]), own(each["end"]), each["word"], float(each["probability"])) for each in words
+        ),
+    )

@@ -1,0 +1,108 @@
+"""One slot, seen from the event loop: a child that holds the model, its state and its figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from v2td import metrics
+from v2td.child import Child
+from v2td.engine import worker
+from v2td.engine.batch import BatchResult, WindowRequest
+from v2td.logs import get_logger
+
+log = get_logger(__name__)
+
+State = Literal["starting", "idle", "busy", "unloaded"]
+STATES: tuple[State, ...] = ("starting", "idle", "busy", "unloaded")
+RESTING = "idle", "unloaded"
+REVIVED = "died", "deadline"  # reasons to restart that are no intention of ours
+
+
+class Slot:
+    """A child, and what is known of it. Its owner calls one method at a time; `on_state` hears of new states."""
+
+    def __init__(self, number: int, child: Child, on_state: Callable[[], None]) -> None:
+        self.number = number
+        self.child = child
+        self._on_state = on_state
+        self.state: State = "starting"
+        self.seen = time.monotonic()  # of the last sign of life of its task
+        self.windows = 0  # since its process was started
+        self._worked = self.seen  # until then
+        self._ended: float | None = None  # when the last batch ended, if the slot wanted another at once
+
+    def become(self, state: State) -> None:
+        """Note a new state."""
+        self.state = state
+        self.seen = time.monotonic()
+        self._on_state()
+
+    def rest(self) -> None:
+        """Note that there is no work; an unloaded slot stays so."""
+        if self.state != "unloaded":
+            self.become("idle")
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since it last had work."""
+        return time.monotonic() - self._worked
+
+    async def start(self) -> float:
+        """Bring up the process and load the model; returns the seconds that one window takes it, roughly.
+
+        ServiceError when that fails.
+        """
+        self.become("starting")
+        await self.child.restart()
+        self.windows = 0
+        self._worked = time.monotonic()
+        self.become("idle")
+        return float(self.child.set_up)
+
+    async def make_ready(self) -> None:
+        """See that the process is there: load the model again, replace what has died."""
+        if self.state == "unloaded":
+            await self.start()
+        elif not self.child.alive:
+            await self.replace("died")
+
+    async def replace(self, reason: str, said: dict[str, Any] | None = None) -> None:
+        """Replace the process by a fresh one."""
+        metrics.SLOT_RESTARTS.labels(reason).inc()
+        say = log.warning if reason in REVIVED else log.info
+        say("slot restarted", slot=self.number, reason=reason, **(said or {}))
+        self.become("starting")
+        self._ended = None
+        await self.child.revive()
+        self.windows = 0
+
+    async def unload(self) -> None:
+        """Give the model's memory back."""
+        log.info("model unloaded", slot=self.number)
+        self.become("unloaded")
+        await self.child.close()
+        metrics.SLOT_RSS.labels(self.number).set(0)
+
+    async def hear(self, batch: Sequence[WindowRequest], deadline_seconds: float) -> BatchResult:
+        """Transcribe a batch; ChildDied, or what the model raised."""
+        result = await self.child.call(worker.transcribe, batch, deadline_seconds=deadline_seconds)
+        if self._ended is not None:
+            metrics.SLOT_GAP.observe(max(0.0, result.start - self._ended))
+        self._ended = self._worked = result.end
+        self.windows += len(batch)
+        metrics.BATCH_WINDOWS.observe(len(batch))
+        metrics.WINDOW_SECONDS.labels(self.number).observe((result.end - result.start) / len(batch))
+        return result
+
+    def waited(self) -> None:
+        """Note that there was nothing to do: the time until the next batch is no gap of ours."""
+        self._ended = None
+
+    def watch(self) -> int:
+        """Publish what the process takes; returns its resident bytes."""
+        rss, cpu = self.child.usage()
+        metrics.SLOT_RSS.labels(self.number).set(rss)
+        metrics.SLOT_CPU.labels(self.number).set(cpu)
+        return rss
