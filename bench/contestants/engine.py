@@ -1,0 +1,82 @@
+"""The ceiling: v2td's engine fed with windows that are ready, their PCM already decoded in memory."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import uvloop
+
+from bench.contestants.program import Run, answer_requests, claimed_stdout
+from v2td import config, logs
+from v2td.engine import Engine, Hearing, find_model, plan, read_machine
+from v2td.jobs import Audio, Options, Window
+from v2td.speech import Decoders, Speech, decoder_count
+
+_PRIORITY = 5
+
+
+async def _hear(decoders: Decoders, engine: Engine, clips: list[dict[str, Any]]) -> Run:
+    async with AsyncExitStack() as stack:
+        ready: list[tuple[dict[str, Any], Speech, list[Window]]] = []
+        for clip in clips:
+            audio = Audio(Path(clip["path"]), 0, sha256="", temporary=False)
+            speech = await stack.enter_async_context(decoders.prepare(audio))
+            ready.append((clip, speech, [window async for window in speech.windows]))
+        run = Run()
+
+        async def hear_one(clip: dict[str, Any], speech: Speech, windows: list[Window]) -> None:
+            recognition = await engine.transcribe(
+                Hearing(
+                    pcm=speech.pcm,
+                    windows=_each(windows),
+                    options=Options(language=clip["language"]),
+                    priority=_PRIORITY,
+                    began=time.monotonic(),
+                    on_progress=lambda: None,
+                )
+            )
+            parts = [segment.text.strip() for _, result in recognition.windows for segment in result.segments]
+            run.finish(clip["name"], " ".join(parts))
+
+        await asyncio.gather(*(hear_one(*each) for each in ready))
+        return run
+
+
+async def _each(windows: Iterable[Window]) -> AsyncIterator[Window]:
+    for window in windows:
+        yield window
+
+
+async def _main(settings: config.Settings, answers: TextIO) -> None:
+    layout = plan(read_machine(), settings.engine)
+    decoders = Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots)))
+    model = find_model(settings.engine)
+    async with (
+        decoders,
+        Engine(settings.engine, settings.quality, layout, model) as engine,
+        asyncio.TaskGroup() as group,
+    ):
+        serving = group.create_task(engine.run())
+        await answer_requests(answers, partial(_hear, decoders, engine))
+        serving.cancel()
+
+
+def main() -> None:
+    """Serve until stdin ends; the daemon's own config says how."""
+    answers = claimed_stdout()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    settings = config.load(parser.parse_args().config).settings
+    logs.configure("warning", "console")
+    uvloop.run(_main(settings, answers))
+
+
+if __name__ == "__main__":
+    main()

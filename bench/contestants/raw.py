@@ -1,0 +1,46 @@
+"""What the daemon is measured against: its decoders, VAD, scheduler and engine, from files, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import uvloop
+
+from bench.contestants.program import Run, answer_requests, claimed_stdout
+from v2td import config, logs
+from v2td.jobs import Options
+from v2td.ops.transcribe import Transcriber
+
+
+async def _hear(transcriber: Transcriber, clips: list[dict[str, Any]]) -> Run:
+    run = Run()
+
+    async def hear_one(clip: dict[str, Any]) -> None:
+        document = await transcriber.transcribe(Path(clip["path"]), Options(language=clip["language"]))
+        run.finish(clip["name"], " ".join(segment.text.strip() for segment in document.segments))
+
+    await asyncio.gather(*(hear_one(clip) for clip in clips))
+    return run
+
+
+async def _main(settings: config.Settings, answers: TextIO) -> None:
+    async with Transcriber(settings) as transcriber:
+        await answer_requests(answers, partial(_hear, transcriber))
+
+
+def main() -> None:
+    """Serve until stdin ends; the daemon's own config says how."""
+    answers = claimed_stdout()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    settings = config.load(parser.parse_args().config).settings
+    logs.configure("warning", "console")
+    uvloop.run(_main(settings, answers))
+
+
+if __name__ == "__main__":
+    main()
