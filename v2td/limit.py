@@ -1,12 +1,31 @@
-"""A limit on how many may be inside at once that lets the urgent in first; asyncio.Semaphore goes by arrival."""
+"""Limits on how many jobs are under way at once, and on how long each may take.
+
+The urgent are let in first, where asyncio.Semaphore goes by arrival.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from heapq import heappop, heappush
 from itertools import count
+
+from v2td.config import PipelineSettings, Settings
+from v2td.errors import ErrorClass, JobError
+
+LARGE_BYTES = 1_000_000  # compressed: what takes many windows, mostly
+
+
+def max_prepared(settings: Settings, slots: int) -> int:
+    """Return how many jobs may be decoded or being transcribed at once, so that the slots' batches fill.
+
+    A batch holds 8 windows, and in the mode `packed` a window some 8 short messages.
+    """
+    automatic = 96 * slots if settings.engine.window_mode == "packed" else 32 * slots + 8
+    return settings.pipeline.max_prepared or automatic
 
 
 class PriorityLimit:
@@ -46,3 +65,78 @@ class PriorityLimit:
                 admitted.set_result(None)
                 return
         self._free += 1
+
+
+class PreparedLimit:
+    """At most `size` jobs inside, at most half of them large: a short message finds a place behind long recordings."""
+
+    def __init__(self, size: int) -> None:
+        self._all = PriorityLimit(size)
+        self._large = PriorityLimit(max(1, size // 2))
+
+    @asynccontextmanager
+    async def inside(self, priority: int, audio_bytes: int) -> AsyncIterator[None]:
+        """Wait to be let in with a recording of that size; a cancelled wait takes no place."""
+        large = self._large.inside(priority) if audio_bytes > LARGE_BYTES else nullcontext()
+        async with large, self._all.inside(priority):
+            yield
+
+
+class Deadlines:
+    """How long a job may take: `expiry` is for all of it, `attempt` for what is under way.
+
+    Both clocks start with the first window that leaves the queue: a backlog fails nothing. Until then a job can only
+    expire, if its message says when.
+    """
+
+    def __init__(self, settings: PipelineSettings, expires_at: datetime | None) -> None:
+        self.expiry = asyncio.timeout(None)
+        self.attempt = asyncio.timeout(None)
+        self._settings = settings
+        self._expires_at = expires_at
+        self._job_heard: float | None = None  # time.monotonic() of the first window
+        self._attempt_heard: float | None = None
+        self._audio_seconds = 0.0  # as far as it was decoded
+
+    def start_attempt(self) -> None:
+        """Wait for the first window of a new attempt; JobError expired when it is too late."""
+        self.attempt = asyncio.timeout(None)
+        self._attempt_heard = None
+        if self._expires_at is not None:
+            seconds = (self._expires_at - datetime.now(UTC)).total_seconds()
+            if seconds <= 0:
+                raise self.expired()
+            _move(self.expiry, asyncio.get_running_loop().time() + seconds)
+
+    def heard(self, audio_seconds: float) -> None:
+        """Take note that a window started or ended, and how much is decoded by now."""
+        now = time.monotonic()
+        self._job_heard = self._job_heard or now
+        self._attempt_heard = self._attempt_heard or now
+        self._audio_seconds = max(self._audio_seconds, audio_seconds)
+        _move(self.expiry, None)
+        _move(self.attempt, asyncio.get_running_loop().time() + self._end() - now)
+
+    def overdue(self) -> bool:
+        """Whether no further attempt may begin."""
+        return self._job_heard is not None and time.monotonic() >= self._end_of_job(self._job_heard)
+
+    def expired(self) -> JobError:
+        """Return what a job fails with whose `expiry` has passed."""
+        at = "" if self._expires_at is None else f" at {self._expires_at.isoformat()}"
+        return JobError(ErrorClass.EXPIRED, f"expired{at}")
+
+    def _end(self) -> float:
+        assert self._job_heard is not None
+        assert self._attempt_heard is not None
+        attempt_seconds = max(self._settings.attempt_seconds, 2 * self._audio_seconds)
+        return min(self._attempt_heard + attempt_seconds, self._end_of_job(self._job_heard))
+
+    def _end_of_job(self, heard: float) -> float:
+        return heard + max(self._settings.job_seconds, 3 * self._audio_seconds)
+
+
+def _move(timeout: asyncio.Timeout, when: float | None) -> None:
+    """Move a deadline, unless it is over: then its task is cancelled, and comes to know it next."""
+    with suppress(RuntimeError):
+        timeout.reschedule(when)

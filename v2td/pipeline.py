@@ -10,8 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from random import Random
 from typing import Any
@@ -25,12 +24,12 @@ from v2td.engine import Engine, Hearing, Recognition
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters
-from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, Segment, SourceRecord, Transcript
-from v2td.limit import PriorityLimit
+from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, SourceRecord, Transcript
+from v2td.limit import Deadlines, PreparedLimit, PriorityLimit
 from v2td.logs import get_logger
 from v2td.messages import jobs_of, without_secrets
 from v2td.retry import Backoff
-from v2td.speech import Decoders, Speech, covered_seconds, to_recording
+from v2td.speech import Decoders, Speech, covered_by_channel, to_recording
 from v2td.store import Writer
 
 log = get_logger(__name__)
@@ -52,14 +51,12 @@ class Rooms:
 
 @dataclass(slots=True)
 class _Journey:
-    """What is known of a job on its way; times are time.monotonic()."""
+    """What is known of a job on its way; `began` is its time.monotonic()."""
 
     job: Job
     began: float
+    deadlines: Deadlines
     attempt: int = 1
-    first_heard: float | None = None  # when its first window left the queue: the job's deadline runs from here
-    attempt_heard: float | None = None  # the same of this attempt
-    audio_seconds: float = 0.0  # as far as it was decoded
 
 
 class Pipeline:
@@ -68,7 +65,8 @@ class Pipeline:
     def __init__(self, rooms: Rooms, settings: Settings, max_prepared: int) -> None:
         self._rooms = rooms
         self._settings = settings
-        self._prepared = PriorityLimit(max_prepared)
+        self._languages = settings.kafka.languages_by_topic
+        self._prepared = PreparedLimit(max_prepared)
         # Kafka's records are bounded by the intake; one notification may name a thousand recordings.
         self._under_way = PriorityLimit(settings.pipeline.max_in_flight)
         limits = settings.pipeline
@@ -105,7 +103,24 @@ class Pipeline:
 
     async def transcribe(self, job: Job) -> Outcome:
         """Return the job's outcome after as many attempts as it takes or may have; nothing is written yet."""
-        journey = _Journey(job, time.monotonic())
+        deadlines = Deadlines(self._settings.pipeline, job.expires_at)
+        journey = _Journey(self._in_language_of_topic(job), time.monotonic(), deadlines)
+        try:
+            async with deadlines.expiry:
+                return await self._tries(journey)
+        except TimeoutError:
+            return _failure(journey, deadlines.expired())
+
+    def _in_language_of_topic(self, job: Job) -> Job:
+        """Return the job in the language that its topic is known for, unless it says something about languages."""
+        options = job.options
+        language = self._languages.get(job.coordinates.topic)
+        if language is None or options.language or options.languages or options.multilingual:
+            return job
+        return replace(job, options=replace(options, language=language))
+
+    async def _tries(self, journey: _Journey) -> Outcome:
+        """Return the outcome. Raises ServiceError, and no TimeoutError but that of expiry."""
         for tries in count(1):
             try:
                 return await self._attempt(journey)
@@ -113,7 +128,7 @@ class Pipeline:
                 log.warning("waiting for room", error=str(error))
                 await asyncio.sleep(self._backoff.pause(tries, self._random, NO_ROOM_SECONDS))
             except TransientJobError as error:
-                if journey.attempt >= self._settings.pipeline.attempts or self._is_overdue(journey):
+                if journey.attempt >= self._settings.pipeline.attempts or journey.deadlines.overdue():
                     return _failure(journey, error)
                 metrics.JOB_RETRIES.labels(error.error_class).inc()
                 pause = self._backoff.pause(journey.attempt, self._random, error.retry_after)
@@ -132,70 +147,45 @@ class Pipeline:
     async def _attempt(self, journey: _Journey) -> Transcript:
         job = journey.job
         timings: dict[str, Any] = {"attempts": journey.attempt}
-        if job.expires_at is not None and datetime.now(UTC) >= job.expires_at:
-            raise JobError(ErrorClass.EXPIRED, f"expired at {job.expires_at.isoformat()}")
+        journey.deadlines.start_attempt()
         with _stage("fetch", timings):
             audio = await self._rooms.downloader.fetch(job.audio_url)
         try:
             waiting = time.monotonic()
-            async with self._prepared.inside(job.priority):
+            async with self._prepared.inside(job.priority, audio.size_bytes):
                 _record("queue", time.monotonic() - waiting, timings)
                 return await self._hear(journey, audio, timings)
         finally:
             self._rooms.downloader.discard(audio)
 
     async def _hear(self, journey: _Journey, audio: Audio, timings: dict[str, Any]) -> Transcript:
-        journey.attempt_heard = None
+        options = journey.job.options
+        deadlines = journey.deadlines
         try:
-            async with self._rooms.decoders.prepare(audio) as speech, asyncio.timeout(None) as deadline:
-
-                def on_progress() -> None:
-                    deadline.reschedule(self._deadline(journey, speech))
-
+            async with self._rooms.decoders.prepare(audio, options.channels) as speech, deadlines.attempt:
+                hearing = Hearing(
+                    pcm=speech.pcm,
+                    channels=speech.channels,
+                    windows=speech.windows,
+                    options=options,
+                    priority=journey.job.priority,
+                    began=journey.began,
+                    on_progress=lambda: deadlines.heard(speech.audio_seconds),
+                )
                 with _stage("transcribe", timings):
-                    recognition = await self._rooms.engine.transcribe(
-                        Hearing(
-                            speech.pcm,
-                            speech.windows,
-                            journey.job.options,
-                            journey.job.priority,
-                            journey.began,
-                            on_progress,
-                        )
-                    )
+                    recognition = await self._rooms.engine.transcribe(hearing)
         except TimeoutError as error:
             raise TransientJobError(ErrorClass.TIMEOUT, "the transcription took longer than it may") from error
         _record("prepare", speech.decode_seconds, timings)
         return self._transcript(journey, audio, speech, recognition, timings)
 
-    def _deadline(self, journey: _Journey, speech: Speech) -> float:
-        """Return the loop time at which this attempt is over; called whenever a window starts or ends.
-
-        Both clocks start with the first window that leaves the queue: a backlog fails nothing.
-        """
-        now = time.monotonic()
-        journey.first_heard = journey.first_heard or now
-        journey.attempt_heard = journey.attempt_heard or now
-        journey.audio_seconds = max(journey.audio_seconds, speech.audio_seconds)
-        attempt_seconds = max(self._settings.pipeline.attempt_seconds, 2 * journey.audio_seconds)
-        end = min(journey.attempt_heard + attempt_seconds, self._end_of_job(journey))
-        return asyncio.get_running_loop().time() + end - now
-
-    def _is_overdue(self, journey: _Journey) -> bool:
-        return journey.first_heard is not None and time.monotonic() >= self._end_of_job(journey)
-
-    def _end_of_job(self, journey: _Journey) -> float:
-        assert journey.first_heard is not None
-        return journey.first_heard + max(self._settings.pipeline.job_seconds, 3 * journey.audio_seconds)
-
     def _transcript(
         self, journey: _Journey, audio: Audio, speech: Speech, recognition: Recognition, timings: dict[str, Any]
     ) -> Transcript:
-        segments: list[Segment] = []
-        for window, result in recognition.windows:
-            segments += (to_recording(segment, window) for segment in result.segments)
-        segments.sort(key=lambda segment: segment.start)
-        spans = tuple(span for window, _ in recognition.windows for span in window.speech)
+        heard = (to_recording(each, window) for window, result in recognition.windows for each in result.segments)
+        segments = tuple(sorted(heard, key=lambda segment: segment.start))
+        timings["redone_windows"] = recognition.redone_windows
+        timings["flags"] = list(recognition.flags)
         timings["windows"] = [_rounded(asdict(timing)) for timing in recognition.timings]
         return Transcript(
             job=journey.job,
@@ -203,10 +193,10 @@ class Pipeline:
             audio_bytes=audio.size_bytes,
             audio_seconds=speech.audio_seconds,
             speech_seconds=speech.speech_seconds,
-            covered_seconds=covered_seconds(tuple(segments), spans),
+            covered_seconds=covered_by_channel(segments, [window for window, _ in recognition.windows]),
             language=recognition.language,
             language_probability=recognition.language_probability,
-            segments=tuple(segments),
+            segments=segments,
             provider=PROVIDER,
             model=self._settings.engine.model,
             truncated=speech.truncated,

@@ -1,6 +1,7 @@
 """Recordings made at test time from the bundled ones, in every shape that people send."""
 
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -88,3 +89,12 @@ def sentences(seconds: float) -> Pcm:
     while sum(len(part) for part in parts) < seconds * SAMPLE_RATE:
         parts += [read(short[len(parts) // 2 % len(short)].path), silence(0.7 + 0.3 * (len(parts) // 2 % 7))]
     return np.concatenate(parts)
+
+
+def encode_channels(channels: Sequence[Pcm], path: Path) -> Path:
+    """Write a WAV with these 16 kHz samples, one after the other, as its channels; the short ones end in silence."""
+    frames = np.zeros((max(map(len, channels)), len(channels)), np.int16)
+    for number, pcm in enumerate(channels):
+        frames[: len(pcm), number] = pcm
+    path.write_bytes(wav_header(frames.nbytes, channels=len(channels)) + frames.tobytes())
+    return path

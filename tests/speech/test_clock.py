@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from v2td.jobs import SAMPLE_RATE, Segment, Span, Window, Word
-from v2td.speech.clock import WindowClock, covered_seconds, fit, to_recording
+from v2td.speech.clock import WindowClock, covered_by_channel, covered_seconds, fit, to_recording
 
 SAMPLE = 1 / SAMPLE_RATE
 
@@ -152,3 +152,17 @@ def test_a_lone_sentence_begins_where_its_speech_begins() -> None:
     window = Window(0, (Span(16_000, 80_000),), (Span(20_800, 75_200),))
     moved = to_recording(segment(0.0, 4.0), window)
     assert (moved.start, moved.end) == (1.3, 4.7)
+
+
+def test_what_is_covered_on_one_channel_is_not_covered_on_the_other() -> None:
+    """Both speak from 1 s to 3 s; text came for the first of them only, and for a second of the other elsewhere."""
+    both = (Span(SAMPLE_RATE, 3 * SAMPLE_RATE),)
+    windows = [Window(0, both, both, channel=0), Window(1, both, both, channel=1)]
+    heard = [to_recording(segment(0, 2), windows[0])]
+    assert heard[0].channel == 0
+    assert covered_by_channel(heard, windows) == pytest.approx(2)
+    heard.append(to_recording(segment(0.5, 1), windows[1]))
+    assert covered_by_channel(heard, windows) == pytest.approx(2.5)
+    mixed = [Window(0, both, both)]
+    assert covered_by_channel([to_recording(segment(0, 2), mixed[0])] * 2, mixed) == pytest.approx(2)
+    assert covered_by_channel([], []) == 0

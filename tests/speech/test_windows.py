@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v2td.jobs import Span, Window
-from v2td.speech.windows import WindowPacker
+from v2td.speech.windows import ChannelPacker, WindowPacker
 
 WINDOW = 1000
 PAD = 50
@@ -94,6 +94,50 @@ def test_a_window_is_closed_only_when_the_next_span_would_not_fit(recording: tup
         first = following.speech[0]
         first_alone = min(first.length + 2 * PAD, following.pieces[0].length)
         assert window.length + first_alone > WINDOW - PAD  # how much silence the first span got is up to the packer
+
+
+@st.composite
+def settled_pieces(draw: st.DrawFn) -> list[tuple[list[list[Span]], int]]:
+    """What the decoder says of two or three channels, piece by piece: their new spans, and what is settled in all."""
+    channels = draw(st.lists(recordings(), min_size=2, max_size=3))
+    total = max(length for _, length in channels)
+    borders = [*sorted(draw(st.sets(st.integers(1, total + 1), max_size=4))), total + 1]
+    pieces = []
+    for first, border in zip([0, *borders], borders, strict=False):
+        found = [[span for span in spans if first <= span.start < border] for spans, _ in channels]
+        pieces.append((found, min(border, total)))
+    return pieces
+
+
+@given(settled_pieces())
+def test_channels_are_packed_by_themselves_and_numbered_together(pieces: list[tuple[list[list[Span]], int]]) -> None:
+    count, total = len(pieces[0][0]), pieces[-1][1]
+    packer = ChannelPacker(range(count), window=WINDOW, pad=PAD)
+    windows: list[Window] = []
+    edge = 0
+    for found, settled in pieces:
+        fresh = packer.feed(found)
+        if settled == total:
+            fresh += packer.finish(total)
+        assert all(window.pieces[0].start >= edge for window in fresh), "PCM that was given back is needed"
+        windows += fresh
+        assert (edge := packer.edge(settled)) <= total
+    assert [window.index for window in windows] == list(range(len(windows)))
+    for channel in range(count):
+        alone = pack([span for found, _ in pieces for span in found[channel]], total)
+        heard = [window for window in windows if window.channel == channel]
+        assert [(window.pieces, window.speech) for window in heard] == [(each.pieces, each.speech) for each in alone]
+
+
+def test_the_edge_moves_on_in_silence() -> None:
+    packer = ChannelPacker([None], window=WINDOW, pad=PAD)
+    packer.feed([[Span(100, 200)]])
+    assert packer.edge(5000) == 50, "that one is not in a window yet"
+    packer.feed([[Span(9000, 9100)]])
+    (window,) = packer.finish(20_000)
+    assert window.pieces[0].start == 50
+    assert packer.edge(20_000) == 20_000
+    assert ChannelPacker([0, 1], window=WINDOW, pad=PAD).edge(5000) == 4950
 
 
 def test_silence_has_no_windows() -> None:

@@ -121,7 +121,7 @@ class Request(Part):
     tenant: Name | None = Field(None, description="Whose recording this is.")
     expires_at: Instant | None = Field(
         None,
-        description="RFC 3339 time with an offset; a job that begins later fails as `expired`.",
+        description="RFC 3339 time with an offset; a job whose transcription has not begun by then fails as `expired`.",
         examples=["2030-01-31T12:00:00+07:00"],
     )
     webhook_url: Url | None = Field(None, description="Who is told of the end.")
