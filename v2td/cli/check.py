@@ -51,7 +51,8 @@ def check(
     if json:
         typer.echo(jsonlib.dumps(_report(checks, settings, layout), ensure_ascii=False))
     else:
-        typer.echo("".join(f"{line}\n" for line in ("", *layout.reasons, *map(_slot, layout.slots))))
+        slots = (_slot(slot, loaded.settings.engine.device) for slot in layout.slots)
+        typer.echo("".join(f"{line}\n" for line in ("", *layout.reasons, *slots)))
         bad = sum(not each.ok for each in checks)
         typer.echo(f"{bad} of {len(checks)} checks failed" if bad else "all is well")
     raise typer.Exit(0 if all(each.ok for each in checks) else 1)
@@ -120,8 +121,11 @@ def _show_check(each: Check) -> None:
         typer.echo(f"  → {each.hint}")
 
 
-def _slot(slot: SlotPlan) -> str:
-    return f"  a slot on CPU {', '.join(map(str, slot.cpus))}, threads: {slot.threads}"
+def _slot(slot: SlotPlan, device: str) -> str:
+    said = f"  a slot on CPU {', '.join(map(str, slot.cpus)) or 'any'}, threads: {slot.threads}"
+    if slot.node is not None:
+        said += f", memory of node {slot.node}"
+    return said + (f", GPU {slot.device_index}" if device == "cuda" else "")
 
 
 def _report(checks: list[Check], settings: dict[str, dict[str, Any]] | None, layout: Plan | None) -> dict[str, Any]:

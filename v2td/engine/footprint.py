@@ -39,30 +39,53 @@ def estimated_bytes(folder: Path, settings: EngineSettings) -> int:
 
     Reads the names and shapes in model.bin, some kilobytes; ConfigError when there is none.
     """
-    path = folder / "model.bin"
-    try:
-        shape = read_shape(path)
-        if shape is None:
-            return PROCESS_BYTES + UNREAD_FACTOR * path.stat().st_size
-    except OSError as error:
-        raise ConfigError("engine.model", str(folder), f"model.bin cannot be read: {error.strerror}") from None
-    return peak_bytes(shape, settings.compute_type, settings.batch_windows or BATCH_WINDOWS, settings.beam_size or 1)
+    shape = _shape_of(folder)
+    if isinstance(shape, int):
+        return PROCESS_BYTES + UNREAD_FACTOR * shape
+    return peak_bytes(shape, settings.compute_type, *_batch(settings))
+
+
+def batch_bytes(folder: Path, settings: EngineSettings) -> int:
+    """Return how much a full batch adds to a process that has loaded the model; ConfigError as above."""
+    shape = _shape_of(folder)
+    if isinstance(shape, int):
+        return UNREAD_FACTOR * shape
+    return int(MARGIN * _activations(shape, *_batch(settings)))
 
 
 def peak_bytes(shape: ModelShape, compute_type: str, batch_windows: int, beam_size: int) -> int:
-    """Return the peak of a process that decodes so many windows together (pure).
-
-    Activations are float32 whatever the weights are: keys and values of both attentions in each decoder layer,
-    the encoder's outputs (three copies while a batch is put together), the scores of its attention.
-    """
+    """Return the peak of a process that decodes so many windows together (pure)."""
     quantized = shape.stored_bytes < 1.5 * shape.parameters
     weight_bytes = TYPE_BYTES.get(compute_type, 1 if quantized else FLOAT32)  # "default" and "auto" keep int8
-    weights = shape.parameters * weight_bytes
+    return int(
+        PROCESS_BYTES + MARGIN * (shape.parameters * weight_bytes + _activations(shape, batch_windows, beam_size))
+    )
+
+
+def _activations(shape: ModelShape, batch_windows: int, beam_size: int) -> int:
+    """Return the bytes of what is computed; float32 whatever the weights are.
+
+    For each window: keys and values of both attentions in each decoder layer, and the encoder's output (three
+    times while a batch is put together). Once, since windows are encoded one by one: the encoder's attention.
+    """
     vector = shape.width * FLOAT32
     outputs = (2 * shape.decoder_layers + 3) * POSITIONS * vector
     text = 2 * shape.decoder_layers * beam_size * TEXT_TOKENS * vector
     scores = POSITIONS**2 * shape.width // HEAD_DIM * FLOAT32
-    return int(PROCESS_BYTES + MARGIN * (weights + batch_windows * (outputs + text) + scores))
+    return batch_windows * (outputs + text) + scores
+
+
+def _batch(settings: EngineSettings) -> tuple[int, int]:
+    return settings.batch_windows or BATCH_WINDOWS, settings.beam_size or 1
+
+
+def _shape_of(folder: Path) -> ModelShape | int:
+    """Return the shape of the model, or the size of its file where that is all that can be known."""
+    path = folder / "model.bin"
+    try:
+        return read_shape(path) or path.stat().st_size
+    except OSError as error:
+        raise ConfigError("engine.model", str(folder), f"model.bin cannot be read: {error.strerror}") from None
 
 
 def read_shape(path: Path) -> ModelShape | None:

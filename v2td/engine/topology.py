@@ -9,7 +9,7 @@ from itertools import cycle, islice
 from math import inf
 
 from v2td.config import EngineSettings
-from v2td.engine.cpu_groups import Group, cpu_groups, is_whole
+from v2td.engine.cpu_groups import Group, cpu_groups, is_whole, speed_class
 from v2td.engine.machine import (
     Cpu,
     Machine,
@@ -82,12 +82,10 @@ def plan(machine: Machine, settings: EngineSettings, model_bytes: int | None = N
 def refit(planned: Plan, machine: Machine, settings: EngineSettings, measured_bytes: int) -> Plan:
     """Return `planned` itself when its copies fit with the size that was measured, else a plan whose copies do.
 
-    For the engine when its first slot has loaded. That slot's threads and CPUs may be others in the new plan.
+    For the engine when its first slot has loaded: in a new plan that slot's threads and CPUs may be others, too.
     """
-    room = _room(machine, measured_bytes)
-    if settings.device == "cuda" or settings.slots or room is None or len(planned.slots) <= max(1, room):
-        return planned
-    return plan(machine, settings, measured_bytes)
+    better = plan(machine, settings, measured_bytes)
+    return better if len(better.slots) < len(planned.slots) else planned
 
 
 def reserved_cores(available: int) -> int:
@@ -148,9 +146,11 @@ def _on_cpus(
         return _near_memory(whole, nodes)[: min(most, max(1, copies))]
 
     def work(threads: int) -> float:
-        """Return how many times a single thread's work all slots do; 0 when those set by hand do not fit."""
-        count = len(fitting(threads))
-        return 0.0 if count < settings.slots else (settings.slots or count) * speedup(threads)
+        """Return how much the slots do together, in any unit; 0 when as many as are set by hand do not fit."""
+        groups = fitting(threads)
+        if len(groups) < settings.slots:
+            return 0.0
+        return speedup(threads) * sum(min(map(speed_class, group)) for group in groups[: settings.slots or None])
 
     threads = settings.threads or max(range(1, min(usable, THREADS_MAX) + 1), key=work)
     groups = fitting(threads)

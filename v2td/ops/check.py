@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from v2td import bundled, store
 from v2td.config import DatabaseSettings, KafkaSettings, S3Settings, Settings
-from v2td.engine import Plan, plan, read_machine
+from v2td.engine import Plan, find_model, plan, read_machine
+from v2td.engine.footprint import estimated_bytes
 from v2td.errors import ConfigError, JobError, ServiceError, first_of
 from v2td.fetch import Downloader, ObjectStore
 from v2td.intake import admin_client, client_options
@@ -77,8 +78,15 @@ def _failed(name: str, error: BaseException) -> Check:
 
 
 def slot_plan(settings: Settings) -> Plan:
-    """Return the slots that the daemon would run on this machine."""
-    return plan(read_machine(), settings.engine)
+    """Return the slots that the daemon would run on this machine; ConfigError when the settings do not fit it.
+
+    Without the model, which is a check of its own, memory bounds nothing.
+    """
+    try:
+        model_bytes = estimated_bytes(find_model(settings.engine), settings.engine)
+    except ServiceError:
+        model_bytes = None
+    return plan(read_machine(), settings.engine, model_bytes)
 
 
 async def _spool(settings: Settings) -> list[Check]:
