@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -11,11 +13,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 
+from tests.speech import sounds
 from v2td import bundled
 from v2td.bundled.recordings import AUDIO
-from v2td.config import EngineSettings, FetchSettings, PipelineSettings, Settings, SpeechSettings
+from v2td.config import EngineSettings, FetchSettings, KafkaSettings, PipelineSettings, Settings, SpeechSettings
 from v2td.engine import Engine, find_model, plan, read_machine
 from v2td.errors import ErrorClass, JobError, NoRoomError
 from v2td.fetch import Downloader
@@ -25,6 +29,7 @@ from v2td.limit import Deadlines
 from v2td.pipeline import Pipeline, Rooms
 from v2td.speech import Decoders
 from v2td.store import Writer
+from v2td.store.rows import segment_rows
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +73,9 @@ async def rooms(settings: Settings, recorder: Recorder) -> AsyncIterator[Rooms]:
         downloader = await stack.enter_async_context(Downloader(settings.fetch, settings.s3))
         decoders = await stack.enter_async_context(Decoders(SpeechSettings(), 1))
         layout = plan(read_machine(), settings.engine)
-        engine = await stack.enter_async_context(Engine(settings.engine, settings.quality, layout, find_model(settings.engine)))
+        engine = await stack.enter_async_context(
+            Engine(settings.engine, settings.quality, layout, find_model(settings.engine))
+        )
         running = asyncio.create_task(engine.run())
         yield Rooms(downloader, decoders, engine, cast("DeadLetters", recorder), cast("Writer", recorder))
         running.cancel()
@@ -86,7 +93,16 @@ async def test_a_transcript_says_what_it_cost(rooms: Rooms, settings: Settings) 
     assert outcome.language == "en"
     assert outcome.language_probability is not None
     assert outcome.audio_bytes == SHORT.path.stat().st_size
-    assert set(outcome.timings) == {"attempts", "fetch", "queue", "prepare", "transcribe", "redone_windows", "flags", "windows"}
+    assert set(outcome.timings) == {
+        "attempts",
+        "fetch",
+        "queue",
+        "prepare",
+        "transcribe",
+        "redone_windows",
+        "flags",
+        "windows",
+    }
     assert (outcome.timings["redone_windows"], outcome.timings["flags"]) == (0, [])
     (window,) = outcome.timings["windows"]
     assert set(window) >= {"index", "slot", "start", "seconds", "flags"}
@@ -126,6 +142,69 @@ async def test_the_deadline_grows_with_the_audio(rooms: Rooms, settings: Setting
     pipeline = Pipeline(rooms, Settings.model_construct(**dict(settings) | {"pipeline": hurried}), 2)
     outcome = await pipeline.transcribe(job(LONG.path))  # twice its 88 seconds is plenty
     assert isinstance(outcome, Transcript)
+
+
+async def test_the_two_parties_of_a_call(rooms: Rooms, settings: Settings, tmp_path: Path) -> None:
+    """Each in a language of its own; the second begins while the first still speaks."""
+    agent, caller = sounds.bundled("en-04.ogg"), sounds.bundled("vi-03.ogg")
+    delay = 3.0
+    delayed = np.concatenate([sounds.silence(delay), sounds.read(caller.path)])
+    call = sounds.encode_channels([sounds.read(agent.path), delayed], tmp_path / "call.wav")
+    outcome = await Pipeline(rooms, settings, 2).transcribe(job(call, options=Options(channels="split")))
+    assert isinstance(outcome, Transcript)
+    assert outcome.audio_seconds == pytest.approx(max(agent.seconds, delay + caller.seconds), abs=0.1)
+    assert outcome.timings["channel_languages"] == {"0": "en", "1": "vi"}
+    for channel, (party, offset) in enumerate(((agent, 0.0), (caller, delay))):
+        said = [segment for segment in outcome.segments if segment.channel == channel]
+        assert " ".join(segment.text.strip() for segment in said) == party.text
+        assert said[0].start == pytest.approx(party.segments[0].start + offset, abs=0.5)
+        assert said[-1].end == pytest.approx(party.segments[-1].end + offset, abs=0.5)
+    starts = [segment.start for segment in outcome.segments]
+    assert starts == sorted(starts)
+    assert {segment.channel for segment in outcome.segments[:-1]} == {0, 1}, "they are merged by time"
+    assert 0.95 < outcome.covered_seconds / outcome.speech_seconds <= 1
+    assert [row.channel for row in segment_rows(outcome)] == [segment.channel for segment in outcome.segments]
+
+
+async def test_a_topic_may_be_in_a_language(rooms: Rooms, settings: Settings) -> None:
+    kafka = KafkaSettings(topics=("topic",), topic_languages=("topic=vi",))
+    pipeline = Pipeline(rooms, settings.model_copy(update={"kafka": kafka}), 2)
+    for options, language in (
+        (Options(), "vi"),
+        (Options(language="en"), "en"),
+        (Options(languages=("en",)), "en"),
+        (Options(multilingual=True), "en"),
+    ):
+        outcome = await pipeline.transcribe(job(SHORT.path, options=options))
+        assert isinstance(outcome, Transcript)
+        assert outcome.language == language, options
+        if options == Options():
+            assert (outcome.job.options.language, outcome.language_probability) == ("vi", None)
+
+
+@pytest.mark.parametrize("places", [1, 4], ids=["for a place", "for a slot"])
+async def test_a_job_that_waits_too_long_expires_at_once(rooms: Rooms, settings: Settings, places: int) -> None:
+    """What is being transcribed does not: it began in time."""
+    (slot,) = rooms.engine._slots
+    assert slot.child.pid is not None
+    pipeline = Pipeline(rooms, settings, places)
+    os.kill(slot.child.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.TaskGroup() as group:
+            soon = datetime.now(UTC) + timedelta(seconds=2)
+            begun = group.create_task(pipeline.transcribe(job(SHORT.path, expires_at=soon)))
+            async with asyncio.timeout(10):
+                while slot.state != "busy":
+                    await asyncio.sleep(0.01)
+            outcome = await pipeline.transcribe(job(LONG.path, 1, expires_at=soon))
+            assert isinstance(outcome, Failure)
+            assert (outcome.error_class, outcome.attempts) == (ErrorClass.EXPIRED, 1)
+            assert 0 <= (datetime.now(UTC) - soon).total_seconds() < 1
+            assert rooms.engine.status()["queued_windows"] == 0
+            os.kill(slot.child.pid, signal.SIGCONT)
+        assert isinstance(begun.result(), Transcript)
+    finally:
+        os.kill(slot.child.pid, signal.SIGCONT)
 
 
 async def test_expired_jobs_are_not_fetched(rooms: Rooms, settings: Settings) -> None:

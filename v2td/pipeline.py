@@ -186,6 +186,8 @@ class Pipeline:
         segments = tuple(sorted(heard, key=lambda segment: segment.start))
         timings["redone_windows"] = recognition.redone_windows
         timings["flags"] = list(recognition.flags)
+        if recognition.channel_languages:
+            timings["channel_languages"] = {str(channel): each for channel, each in recognition.channel_languages}
         timings["windows"] = [_rounded(asdict(timing)) for timing in recognition.timings]
         return Transcript(
             job=journey.job,
