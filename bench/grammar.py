@@ -65,7 +65,8 @@ _HELD_OUT_OF = 8
 
 def held_out_sentence(language: str, random: Random) -> str:
     """Return a sentence in `language` (en, vi) that the model was never trained on."""
-    weights, makers = zip(*_GRAMMAR[language], strict=True)
+    makers = [make for _, make in _GRAMMAR[language]]
+    weights = [weight for weight, _ in _GRAMMAR[language]]
     while True:
         (make,) = random.choices(makers, weights)
         sentence = make(random)

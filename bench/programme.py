@@ -75,6 +75,15 @@ def _workload(name: str, *kinds: tuple[str, int]) -> Workload:
 _LONG = ("raw", "optimized", "v2td_full", "engine")
 _SHORT = ("optimized", "v2td_packed")
 
+
+def _other_model(model: bundled.Size, long_kind: str) -> Programme:
+    contests = (
+        Contest(_workload("long", (long_kind, 2)), 2, _LONG),
+        Contest(_workload("short", ("3s", 16)), 2, (*_SHORT, "v2td_full")),
+    )
+    return Programme(model, contests, suffix=f"_{model}")
+
+
 PROGRAMMES: dict[Size, tuple[Programme, ...]] = {
     "quick": (
         Programme(
@@ -114,17 +123,8 @@ PROGRAMMES: dict[Size, tuple[Programme, ...]] = {
                 ),
             ),
         ),
-        *(
-            Programme(
-                model,
-                (
-                    Contest(_workload("long", (kind, 2)), 2, _LONG),
-                    Contest(_workload("short", ("3s", 16)), 2, (*_SHORT, "v2td_full")),
-                ),
-                suffix=f"_{model}",
-            )
-            for model, kind in (("tiny", "3min"), ("small", "minute"))
-        ),
+        _other_model("tiny", "3min"),
+        _other_model("small", "minute"),
     ),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from bench import contestants, corpus, throughput_report
@@ -37,8 +37,13 @@ async def _hold(context: Context, programme: Programme) -> tuple[Trials, list[st
     """Return the runs, and what went wrong: a contestant that fails takes no further part."""
     trials = Trials()
     problems: list[str] = []
+
+    def fail(name: str, when: str, error: Exception) -> None:
+        problems.append(f"{programme.model}: {name} failed ({when}): {type(error).__name__}: {error}")
+        context.say(problems[-1])
+
     async with AsyncExitStack() as stack:
-        ready = await _open(stack, context, programme)
+        ready = await _open(stack, context, programme, fail)
         for contest in programme.contests:
             clips = _clips(contest)
             for number in range(contest.rounds):
@@ -48,16 +53,14 @@ async def _hold(context: Context, programme: Programme) -> tuple[Trials, list[st
                     try:
                         trial = await _run(contest, name, ready[name], clips)
                     except (ContestError, TimeoutError) as error:
-                        problems.append(f"{contest.workload.name}: {name}: {type(error).__name__} {error}")
-                        context.say(problems[-1])
+                        fail(name, contest.workload.name, error)
                         del ready[name]
                         continue
                     trials.add(trial)
-                    rate = trial.word_errors.rate
                     context.say(
                         f"{programme.model} {contest.workload.name} {number + 1}/{contest.rounds} {name}: "
                         f"{trial.audio_seconds:.0f} s of audio in {trial.seconds:.1f} s "
-                        f"({trial.throughput:.1f}x), word error rate {rate:.1%}"
+                        f"({trial.throughput:.1f}x), word error rate {trial.word_errors.rate:.1%}"
                     )
     return trials, problems
 
@@ -76,26 +79,30 @@ async def _run(contest: Contest, name: str, contestant: Contestant, clips: Seque
     )
 
 
-async def _open(stack: AsyncExitStack, context: Context, programme: Programme) -> dict[str, Contestant]:
-    """Start everybody who takes part, all at once; return them ready and warm."""
+async def _open(
+    stack: AsyncExitStack, context: Context, programme: Programme, fail: Callable[[str, str, Exception], None]
+) -> dict[str, Contestant]:
+    """Start everybody who takes part, all at once; return those who became ready, warm."""
     context.say(f"starting {', '.join(programme.contestants)}")
-    arena = await stack.enter_async_context(
-        contestants.arena(context, await asyncio.to_thread(bundled.model_folder, programme.model))
-    )
-    config = ""
-    if {"engine", "raw"} & set(programme.contestants):  # theirs is the daemon's own, though they use little of it
-        place = await stack.enter_async_context(deploy(context, partitions=1))
-        config = str(place.config(contestants.daemon_config(arena, "full")))
-    async with asyncio.TaskGroup() as group:
-        opening = {
-            name: group.create_task(stack.enter_async_context(_contestant(name, arena, config)))
-            for name in programme.contestants
-        }
-    ready = {name: task.result() for name, task in opening.items()}
+    model = await asyncio.to_thread(bundled.model_folder, programme.model)
+    arena = await stack.enter_async_context(contestants.arena(context, model))
+    # The config of `engine` and `raw` is the daemon's own; the topic and the database in it are not used.
+    place = await stack.enter_async_context(deploy(context, partitions=1))
+    config = str(place.config(contestants.daemon_config(arena, "full")))
     warm_up = corpus.clips(*WARM_UP)
+    ready: dict[str, Contestant] = {}
+
+    async def start(name: str) -> None:
+        try:
+            contestant = await stack.enter_async_context(_contestant(name, arena, config))
+            await contestant.hear(warm_up)
+            ready[name] = contestant
+        except (ContestError, TimeoutError) as error:
+            fail(name, "start", error)
+
     async with asyncio.TaskGroup() as group:
-        for contestant in ready.values():
-            group.create_task(contestant.hear(warm_up))
+        for name in programme.contestants:
+            group.create_task(start(name))
     return ready
 
 

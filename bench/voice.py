@@ -38,7 +38,7 @@ class _Espeak:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def _receive(self, samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
-        if samples and count > 0:
+        if count > 0:  # the last call brings none
             self._spoken += ctypes.string_at(samples, count * ctypes.sizeof(ctypes.c_short))
         return 0
 

@@ -19,7 +19,7 @@ from bench.contestants import seed_consumer, seed_database
 from bench.contestants.contestant import ContestError, Heard, ProcessTree, running
 from bench.contestants.finish_line import FinishLine, finish_line
 from bench.contestants.program import LONGEST_FACTOR, START_SECONDS
-from bench.contestants.web import WebServer, web_server
+from bench.contestants.web import Site, WebServer, web_server
 from bench.context import Context
 from bench.corpus import Clip
 from bench.deployment import Config, Deployment, deploy
@@ -50,12 +50,12 @@ class Consumer:
     """A consumer that is ready, and what is needed to see it work."""
 
     def __init__(
-        self, name: str, tree: ProcessTree, *, place: Deployment, web: WebServer, line: FinishLine, texts: str
+        self, name: str, tree: ProcessTree, *, place: Deployment, site: Site, line: FinishLine, texts: str
     ) -> None:
         self.name = name
         self._tree = tree
         self._place = place
-        self._web = web
+        self._site = site
         self._line = line
         self._texts = texts  # SQL: job_id and text of all jobs in $1
         self._runs = itertools.count()
@@ -64,7 +64,7 @@ class Consumer:
         """Put all messages into the topic as one batch; the clock runs from the first download to the last row."""
         run = next(self._runs)
         ids = {f"{run}/{clip.name}": clip for clip in clips}
-        self._web.serve(clip.path for clip in clips)
+        self._site.serve(clip.path for clip in clips)
         messages = [self._message(job_id, clip) for job_id, clip in ids.items()]
         before = self._tree.cpu_seconds()
         seconds = 60 + LONGEST_FACTOR * sum(clip.seconds for clip in clips)
@@ -76,7 +76,7 @@ class Consumer:
             missing = len(ids.keys() - self._line.times.keys())
             what = f"{missing} of {len(ids)} without a row after {seconds:.0f} s"
             raise ContestError(f"{what}:\n{self._tree.last_words()}") from None
-        began = self._web.first_request
+        began = self._site.first_request
         assert began is not None, "rows without a download"
         finished = {clip.name: self._line.times[job_id] - began for job_id, clip in ids.items()}
         texts = dict(await self._place.fetch(self._texts, list(ids)))
@@ -89,7 +89,7 @@ class Consumer:
         )
 
     def _message(self, job_id: str, clip: Clip) -> bytes:
-        message = {"id": job_id, "audio_url": self._web.url(clip.path), "language": clip.language}
+        message = {"id": job_id, "audio_url": self._site.url(clip.path), "language": clip.language}
         return json.dumps(message).encode()
 
 
@@ -128,7 +128,7 @@ async def v2td_daemon(arena: Arena, mode: str, changes: Config | None = None) ->
         ):
             await _until(tree, lambda: _has_logged(log, "ready"))
             texts = "SELECT job_id, text FROM transcriptions WHERE job_id = ANY($1)"
-            yield Consumer(name, tree, place=place, web=arena.web, line=line, texts=texts)
+            yield Consumer(name, tree, place=place, site=arena.web.site(), line=line, texts=texts)
 
 
 def daemon_config(arena: Arena, mode: str, changes: Config | None = None) -> Config:
@@ -136,6 +136,7 @@ def daemon_config(arena: Arena, mode: str, changes: Config | None = None) -> Con
     config: Config = {
         "engine": {"model": str(arena.model), "window_mode": mode},
         "fetch": {"allowed_ports": [arena.web.port]},
+        "admin": {"port": 0},
         "log": {"format": "json", "level": "info"},
     }
     for section, keys in (changes or {}).items():
@@ -169,7 +170,7 @@ async def _seed(arena: Arena, name: str, module: str, environment: Mapping[str, 
         ):
             await _until(tree, lambda: seed_consumer.READY in log.read_text(encoding="utf-8").splitlines())
             texts = "SELECT job_id, full_text FROM transcripts WHERE job_id = ANY($1)"
-            yield Consumer(name, tree, place=place, web=arena.web, line=line, texts=texts)
+            yield Consumer(name, tree, place=place, site=arena.web.site(), line=line, texts=texts)
 
 
 async def _until(tree: ProcessTree, ready: Callable[[], bool]) -> None:

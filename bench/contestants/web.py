@@ -10,27 +10,47 @@ from pathlib import Path
 from aiohttp import web
 
 
-class WebServer:
-    """Serves the files it was told, by their names."""
+class Site:
+    """The files for one consumer, and when it first asked for one."""
 
-    def __init__(self) -> None:
-        self.port = 0
-        self.first_request: float | None = None  # time.monotonic()
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
         self._files: dict[str, Path] = {}
+        self.first_request: float | None = None  # time.monotonic()
 
     def serve(self, paths: Iterable[Path]) -> None:
-        """Serve these as well, and forget the first request."""
-        self._files |= {path.name: path for path in paths}
+        """Serve these and no others, and forget the first request."""
+        self._files = {path.name: path for path in paths}
         self.first_request = None
 
     def url(self, path: Path) -> str:
         """Return where a file is served."""
-        return f"http://127.0.0.1:{self.port}/{path.name}"
+        return f"{self._base_url}/{path.name}"
 
-    async def _get(self, request: web.Request) -> web.StreamResponse:
+    def requested(self, name: str) -> Path | None:
+        """Note a request; returns the file that was asked for, if there is one."""
         if self.first_request is None:
             self.first_request = time.monotonic()
-        path = self._files.get(request.match_info["name"])
+        return self._files.get(name)
+
+
+class WebServer:
+    """Sites of different consumers, on one port."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._sites: dict[str, Site] = {}
+
+    def site(self) -> Site:
+        """Make a site of its own for a consumer."""
+        name = str(len(self._sites))
+        self._sites[name] = Site(f"http://127.0.0.1:{self.port}/{name}")
+        return self._sites[name]
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """Answer /SITE/NAME."""
+        site = self._sites.get(request.match_info["site"])
+        path = site.requested(request.match_info["name"]) if site else None
         if path is None:
             raise web.HTTPNotFound
         return web.FileResponse(path)
@@ -41,7 +61,7 @@ async def web_server() -> AsyncIterator[WebServer]:
     """Run it on a free port of 127.0.0.1."""
     server = WebServer()
     application = web.Application()
-    application.router.add_get("/{name}", server._get)  # noqa: SLF001 (the two are one)
+    application.router.add_get("/{site}/{name}", server.get)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
