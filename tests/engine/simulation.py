@@ -95,6 +95,9 @@ class Machine:
         chance = random.Random(self.seed)
         batches = 0
 
+        def schedule(time: float, event: Callable[[float], None]) -> None:
+            heapq.heappush(events, (time, next(order), event))
+
         def arrive(now: float, job: Job, index: int) -> None:
             if job not in numbers:
                 numbers[job] = queue.add_job(job.priority)
@@ -112,12 +115,11 @@ class Machine:
             seconds = batch_seconds(weight) * (1 + chance.uniform(-self.spread, self.spread))
             busy[slot] = (weight, now)
             self.served += [Served(*each, now, now + seconds, slot, batches) for each in batch]
-            heapq.heappush(events, (now + seconds, next(order), partial(end, slot=slot)))
+            schedule(now + seconds, partial(end, slot=slot))
 
         for job in jobs:
             for index in range(job.windows):
-                event = partial(arrive, job=job, index=index)
-                heapq.heappush(events, (job.at + index * job.decode_seconds, next(order), event))
+                schedule(job.at + index * job.decode_seconds, partial(arrive, job=job, index=index))
         while events and (now := events[0][0]) < until:
             while events and events[0][0] == now:
                 heapq.heappop(events)[2](now)

@@ -73,7 +73,7 @@ class WindowQueue(Generic[T]):
     `oldest_share`, from 0 to less than 1, is what belongs to the job that arrived first.
     """
 
-    def __init__(self, *, oldest_share: float = 0.0) -> None:
+    def __init__(self, *, oldest_share: float) -> None:
         self._share = oldest_share
         self._owed = 0.0
         self._lines: dict[int, _Line[T]] = {}  # by arrival, which is a job's number
@@ -97,12 +97,12 @@ class WindowQueue(Generic[T]):
         self._lines[self._arrivals] = _Line(priority, self._arrivals)
         return self._arrivals
 
-    def put(self, job: int, window: T, *, key: Hashable = None, weight: float = 1.0) -> None:
+    def put(self, job: int, window: T, *, key: Hashable, weight: float) -> None:
         """Add the next window of a job; `weight` is more than 0. KeyError when the job has left."""
         line = self._lines[job]
         self._insert(line, len(line.waiting), _Waiting(window, key, weight))
 
-    def put_back(self, job: int, window: T, *, key: Hashable = None, weight: float = 1.0) -> None:
+    def put_back(self, job: int, window: T, *, key: Hashable, weight: float) -> None:
         """Return a window that was taken but not served; nothing when the job has left.
 
         It goes before all of the job's windows but those that were put back already: the windows of a batch that
@@ -130,10 +130,6 @@ class WindowQueue(Generic[T]):
             batch.append(line.waiting[0].window)
             room -= self._pop(line, repaying)
         return batch
-
-    def take(self) -> T | None:
-        """Remove and return the window that is next; None when none waits."""
-        return next(iter(self.take_batch(1.0)), None)
 
     def remove_job(self, job: int) -> list[T]:
         """Forget a job; returns its windows that still waited."""
