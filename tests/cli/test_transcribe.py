@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import Run, environment, start
+from tests.speech.sounds import encode_channels, read
 from v2td.bundled import recordings
 
 pytestmark = pytest.mark.slow  # starts processes that load models or services
@@ -62,6 +63,19 @@ async def test_every_format_in_a_folder(v2td: Run, tmp_path: Path) -> None:
     assert starts == pytest.approx([segment.start for segment in LONG.segments], abs=0.5)
 
 
+async def test_a_call_of_two_parties(v2td: Run, tmp_path: Path) -> None:
+    parties = [read(recording.path) for recording in (ENGLISH, VIETNAMESE)]
+    call = encode_channels(parties, tmp_path / "call.wav")
+    answer = await v2td(*DEMO, call, "--channels", "split", "--format", "json")
+    assert (answer.code, answer.stderr) == (0, "")
+    said: dict[int, list[str]] = {0: [], 1: []}
+    for segment in json.loads(answer.stdout)["segments"]:
+        said[segment["channel"]] += segment["text"].split()
+    assert said == {0: ENGLISH.text.split(), 1: VIETNAMESE.text.split()}
+    mono = await v2td(*DEMO, ENGLISH.path, "--channels", "split", "--format", "vtt")
+    assert f"<v Channel 0>{ENGLISH.text}\n" in mono.stdout
+
+
 async def test_a_model_that_is_not_there(v2td: Run, tmp_path: Path) -> None:
     answer = await v2td("transcribe", ENGLISH.path, "--set", f"engine.models_dir={tmp_path}")
     assert (answer.code, answer.stdout) == (1, "")
@@ -86,6 +100,8 @@ async def test_a_model_that_does_not_load(v2td: Run, tmp_path: Path) -> None:
         ((VIETNAMESE.path, "--format", "srt"), "several files as srt need --output-dir"),
         ((ENGLISH.path, "--output-dir", "x"), "more than one file would become en-01.txt"),
         (("--language", "vn"), "unknown language 'vn'"),
+        (("--language", "en", "--multilingual"), "leave one of them out"),
+        (("--channels", "left"), "split"),
         (("--task", "sing"), "transcribe"),
         (("--beam-size", "0"), "--beam-size"),
     ],
