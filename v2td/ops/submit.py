@@ -110,26 +110,48 @@ async def send(jobs: Sequence[Prepared], topic: str, settings: Settings) -> list
         for job in jobs:
             if job.upload is not None:
                 await store.upload(*job.upload)
+    async with open_submitter(topic, settings) as submitter:
+        return await submitter.send(jobs)
+
+
+class Submitter:
+    """Sends messages to a topic, for as long as it is open and from many tasks at once; made by `open_submitter`."""
+
+    def __init__(self, producer: AIOKafkaProducer, cluster: str, topic: str) -> None:
+        self._producer = producer
+        self._cluster = cluster
+        self._topic = topic
+
+    async def send(self, jobs: Sequence[Prepared]) -> list[Submitted]:
+        """Return once all replicas in sync have every message; what is to be uploaded was uploaded before."""
+        now = int(time.time() * 1000)
+        sent = [await self._producer.send(self._topic, job.value, key=job.key, timestamp_ms=now) for job in jobs]
+        records = await asyncio.gather(*sent)
+        return [
+            Submitted(
+                job.source,
+                job.job_id,
+                without_secrets(job.audio_url),
+                Coordinates(
+                    self._cluster, self._topic, record.partition, record.offset, _timestamp(record.timestamp, now)
+                ),
+            )
+            for job, record in zip(jobs, records, strict=True)
+        ]
+
+
+@asynccontextmanager
+async def open_submitter(topic: str, settings: Settings) -> AsyncIterator[Submitter]:
+    """Connect a producer; what Kafka refuses, also inside the block, is a ServiceError."""
     kafka = settings.kafka
     with explained(kafka, f"send to {topic}"):
         cluster = await _cluster_with(topic, settings)
         producer = AIOKafkaProducer(**client_options(kafka), acks="all", enable_idempotence=True)
         try:
             await producer.start()
-            now = int(time.time() * 1000)
-            sent = [await producer.send(topic, job.value, key=job.key, timestamp_ms=now) for job in jobs]
-            records = await asyncio.gather(*sent)
+            yield Submitter(producer, cluster, topic)
         finally:
             await producer.stop()
-    return [
-        Submitted(
-            job.source,
-            job.job_id,
-            without_secrets(job.audio_url),
-            Coordinates(cluster, topic, record.partition, record.offset, _timestamp(record.timestamp, now)),
-        )
-        for job, record in zip(jobs, records, strict=True)
-    ]
 
 
 def _timestamp(acknowledged: int, sent: int) -> int:
