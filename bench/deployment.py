@@ -175,13 +175,9 @@ class Deployment:
     async def uncommitted(self) -> int:
         """Return the records behind the group's committed offsets."""
         partitions = [TopicPartition(self.topic, number) for number in range(self.partitions)]
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.services.kafka_bootstrap, group_id=self.topic)
-        await consumer.start()
-        try:
+        async with _consumer(self.services, group_id=self.topic) as consumer:
             ends = await consumer.end_offsets(partitions)
             return sum([end - (await consumer.committed(tp) or 0) for tp, end in ends.items()])
-        finally:
-            await consumer.stop()
 
     async def check_all_done(self, count: int) -> None:
         """MeasureError unless exactly `count` recordings have their row and every offset is committed."""
@@ -201,6 +197,22 @@ async def deploy(context: Context, partitions: int = 8) -> AsyncIterator[Deploym
         folder = context.folder / topic
         folder.mkdir()
         yield Deployment(context.services, dsn, topic, dead_letters, partitions, folder)
+
+
+async def records(services: Services, topic: str, partitions: int) -> int:
+    """Return how many records a topic holds."""
+    async with _consumer(services) as consumer:
+        return sum((await consumer.end_offsets([TopicPartition(topic, each) for each in range(partitions)])).values())
+
+
+@asynccontextmanager
+async def _consumer(services: Services, group_id: str | None = None) -> AsyncIterator[Any]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=services.kafka_bootstrap, group_id=group_id, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
 
 
 def messages(count: int, url: str = "http://127.0.0.1/a.wav") -> Iterator[bytes]:
