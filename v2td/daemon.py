@@ -15,7 +15,7 @@ from typing import Any
 
 from v2td import __version__, admin, duties, store, systemd
 from v2td.config import LoadedConfig, Settings
-from v2td.engine import Engine, Plan, find_model, plan, read_machine
+from v2td.engine import Engine, Plan, find_model, plan_slots
 from v2td.errors import ServiceError, first_of
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters, Intake
@@ -107,7 +107,7 @@ def admin_endpoint(daemon: Daemon) -> contextlib.AbstractAsyncContextManager[obj
 async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
     """Open everything that a job needs: the slow and the likely to fail first."""
     model = find_model(settings.engine)
-    layout = plan(read_machine(), settings.engine)
+    layout, refit = plan_slots(settings.engine, model)
     log.info("slots planned", slots=len(layout.slots), reasons=layout.reasons)
     await _schema_is_there(settings)
     async with AsyncExitStack() as stack:
@@ -117,7 +117,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
             await store.ensure_partitions(connection, settings.database.partitions_ahead)
         downloader = await enter(Downloader(settings.fetch, settings.s3))
         decoders = await enter(Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots))))
-        engine = await enter(Engine(settings.engine, settings.quality, layout, model))
+        engine = await enter(Engine(settings.engine, settings.quality, layout, model, refit))
         dead_letters = await enter(DeadLetters(settings.kafka))
         writer = store.Writer(database, settings.database, dead_letters.send)
         rooms = Rooms(downloader, decoders, engine, dead_letters, writer)

@@ -5,7 +5,19 @@ In: windows of many jobs. Out: text with times in the window. Blocks on the slot
 
 from v2td.engine.engine import Engine
 from v2td.engine.hearing import Hearing, Recognition
+from v2td.engine.layout import plan_slots
+from v2td.engine.machine import read_machine
 from v2td.engine.models import find_model, models_folder
-from v2td.engine.topology import Plan, plan, read_machine
+from v2td.engine.topology import Plan, plan
 
-__all__ = ["Engine", "Hearing", "Plan", "Recognition", "find_model", "models_folder", "plan", "read_machine"]
+__all__ = [
+    "Engine",
+    "Hearing",
+    "Plan",
+    "Recognition",
+    "find_model",
+    "models_folder",
+    "plan",
+    "plan_slots",
+    "read_machine",
+]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from v2td.config import QualitySettings
+from v2td.engine.topology import SlotPlan
 from v2td.jobs import SAMPLE_RATE, Options, Segment, Window, WindowMode
 
 FULL_SECONDS = 30.0  # what Whisper's encoder was trained on
@@ -23,9 +24,8 @@ class ModelRequest:
 
     path: Path
     device: str
-    device_index: int
     compute_type: str
-    threads: int
+    place: SlotPlan
     pack_gap_seconds: float
     quality: QualitySettings
 

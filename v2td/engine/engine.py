@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from structlog.contextvars import get_contextvars
 
 from v2td import metrics
-from v2td.child import Child, ChildDied
+from v2td.child import ChildDied
 from v2td.config import EngineSettings, QualitySettings
-from v2td.engine import packing, worker
-from v2td.engine.batch import FULL_SECONDS, BatchResult, ModelRequest, WindowRequest
+from v2td.engine import packing
+from v2td.engine.batch import FULL_SECONDS, BatchResult, WindowRequest
 from v2td.engine.estimate import CostEstimate, share_of_slot
 from v2td.engine.hearing import BYTES_PER_SAMPLE, Hearing, Item, Recognition
+from v2td.engine.layout import Refit
+from v2td.engine.models import SHORT_REFUSED, takes_short_windows
+from v2td.engine.pool import SlotPool
 from v2td.engine.scheduler import WindowQueue
-from v2td.engine.slot import RESTING, STATES, Slot
+from v2td.engine.slot import RESTING, Slot
 from v2td.engine.topology import Plan
 from v2td.engine.voice import Voice
+from v2td.errors import ConfigError
 from v2td.jobs import SAMPLE_RATE, Window, WindowTiming
 from v2td.logs import get_logger
 
@@ -38,8 +42,19 @@ class Engine:
     `run` serves the queue and has to run beside `transcribe`.
     """
 
-    def __init__(self, settings: EngineSettings, quality: QualitySettings, plan: Plan, model: Path) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        quality: QualitySettings,
+        plan: Plan,
+        model: Path,
+        refit: Refit | None = None,
+    ) -> None:
+        if settings.window_mode == "short" and not takes_short_windows(model):
+            raise ConfigError("engine.window_mode", "short", SHORT_REFUSED)
         self._settings = settings
+        self._pool = SlotPool(settings, quality, plan, model, refit)
+        self._slots: Sequence[Slot] = ()
         self._queue: WindowQueue[Item] = WindowQueue(oldest_share=settings.oldest_share)
         self._cost = CostEstimate()
         self._batch_windows = settings.batch_windows or (GPU_BATCH if settings.device == "cuda" else CPU_BATCH)
@@ -50,47 +65,15 @@ class Engine:
             BATCHES_AHEAD * len(plan.slots) * self._batch_windows * FULL_SECONDS * SAMPLE_RATE * BYTES_PER_SAMPLE
         )
         self._expected = 0  # jobs that are being decoded and have no window yet
-        self._stack = AsyncExitStack()
-        self._slots = [
-            Slot(
-                number,
-                Child(
-                    f"slot {number}",
-                    worker.setup,
-                    (
-                        ModelRequest(
-                            path=model,
-                            device=settings.device,
-                            device_index=0,
-                            compute_type=settings.compute_type,
-                            threads=slot.threads,
-                            pack_gap_seconds=settings.pack_gap_seconds,
-                            quality=quality,
-                        ),
-                    ),
-                    cpus=slot.cpus,
-                    load_seconds=settings.load_seconds,
-                ),
-                self._count_slots,
-            )
-            for number, slot in enumerate(plan.slots)
-        ]
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            for slot in self._slots:
-                stack.push_async_callback(slot.child.close)
-            async with asyncio.TaskGroup() as group:
-                for slot in self._slots:
-                    group.create_task(self._start(slot))
-            self._stack = stack.pop_all()
+        self._slots = await self._pool.__aenter__()
+        for slot in self._slots:
+            self._cost.observe(1.0, slot.window_seconds)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def _start(self, slot: Slot) -> None:
-        self._cost.observe(1.0, await slot.start())
+    async def __aexit__(self, *details: object) -> None:
+        await self._pool.__aexit__(*details)
 
     async def run(self) -> None:
         """Serve the queue until cancelled; ServiceError when a slot cannot be brought up again."""
@@ -187,10 +170,6 @@ class Engine:
         metrics.QUEUE_WINDOWS.set(len(self._queue))
         metrics.QUEUE_BYTES.set(self._waiting_bytes)
         metrics.BACKLOG_AUDIO_SECONDS.inc(sign * item.seconds)
-
-    def _count_slots(self) -> None:
-        for state in STATES:
-            metrics.SLOTS.labels(state).set(sum(slot.state == state for slot in self._slots))
 
     async def _serve(self, slot: Slot) -> None:
         while True:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 from v2td import bundled
@@ -10,6 +12,11 @@ from v2td.config import EngineSettings
 from v2td.errors import ConfigError
 
 DEMO = "demo"
+SHORT_WINDOWS = "short_windows"
+SHORT_REFUSED = (
+    f"the model does not say that it is adapted to windows shorter than 30 s, and others lose most words: its "
+    f'config.json has no `"{SHORT_WINDOWS}": true`, its README.md no `{SHORT_WINDOWS}: true`; use full or packed'
+)
 
 
 def models_folder(settings: EngineSettings) -> Path:
@@ -38,3 +45,19 @@ def find_model(settings: EngineSettings) -> Path:
         else f"run `v2td model pull {settings.model}`, or use the bundled `demo`"
     )
     raise ConfigError("engine.model", settings.model, f"no model.bin in {path}; {cure}")
+
+
+def takes_short_windows(folder: Path) -> bool:
+    """Whether a model says, in its config.json or in the head of its card, that it is adapted to short windows."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        config = {}
+    if isinstance(config, dict) and config.get(SHORT_WINDOWS) is True:
+        return True
+    try:
+        card = (folder / "README.md").read_text()
+    except (OSError, ValueError):
+        return False
+    head = card.split("---")[1] if card.startswith("---") else ""
+    return re.search(rf"^{SHORT_WINDOWS}:\s*true\s*$", head, re.MULTILINE) is not None

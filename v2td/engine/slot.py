@@ -49,16 +49,17 @@ class Slot:
         """Seconds since it last had work."""
         return time.monotonic() - self._worked
 
-    async def start(self) -> float:
-        """Bring up the process and load the model; returns the seconds that one window takes it, roughly.
-
-        ServiceError when that fails.
-        """
+    async def start(self) -> None:
+        """Bring up the process and load the model; ServiceError when that fails."""
         self.become("starting")
         await self.child.restart()
         self.windows = 0
         self._worked = time.monotonic()
         self.become("idle")
+
+    @property
+    def window_seconds(self) -> float:
+        """What a window took when the model was loaded: a silent one, so little more than its encoding."""
         return float(self.child.set_up)
 
     async def make_ready(self) -> None:

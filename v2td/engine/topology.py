@@ -10,11 +10,7 @@ from math import inf
 
 from v2td.config import EngineSettings
 from v2td.engine.cpu_groups import Group, cpu_groups, is_whole, speed_class
-from v2td.engine.machine import (
-    Cpu,
-    Machine,
-    read_machine,  # noqa: F401 (the package takes it from here until its next edit)
-)
+from v2td.engine.machine import Cpu, Machine
 from v2td.errors import ConfigError
 
 PARALLEL = 0.89  # of a window's work that threads share: two of them are 1.8 times as fast as one (measured)

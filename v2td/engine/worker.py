@@ -10,9 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from v2td.engine.batch import BatchResult, ModelRequest, WindowRequest
+from v2td.engine.placement import take_place
 
 if TYPE_CHECKING:
     from v2td.engine.recognizer import Recognizer
+
+# Of CTranslate2's caching allocator: bins grow by 4 from 4^3 to 4^12 bytes, and at most 1 GiB lies unused (its
+# default keeps 200 MB at most, which a batch of ten windows of a large model fills and frees again and again).
+GPU_CACHE = "4,3,12,1073741824"
 
 _recognizer: Recognizer | None = None
 
@@ -20,7 +25,9 @@ _recognizer: Recognizer | None = None
 def setup(request: ModelRequest) -> float:
     """Load the model, which lives as long as the process, and let it hear a window; returns the seconds that took."""
     global _recognizer  # noqa: PLW0603 (process lifetime = model lifetime)
-    os.environ["OMP_NUM_THREADS"] = str(request.threads)  # read when CTranslate2 is loaded, so before the import
+    take_place(request.place)  # before CTranslate2 is imported, which reads OpenMP's variables
+    if request.device == "cuda":
+        os.environ.setdefault("CT2_CUDA_CACHING_ALLOCATOR_CONFIG", GPU_CACHE)
     from faster_whisper import WhisperModel  # noqa: PLC0415
     from tqdm import tqdm  # noqa: PLC0415
 
@@ -31,9 +38,9 @@ def setup(request: ModelRequest) -> float:
     model = WhisperModel(
         str(request.path),
         device=request.device,
-        device_index=request.device_index,
+        device_index=request.place.device_index,
         compute_type=request.compute_type,
-        cpu_threads=request.threads,
+        cpu_threads=request.place.threads,
         local_files_only=True,
     )
     _recognizer = Recognizer(model, request)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from v2td.config import Settings
-from v2td.engine import Engine, Hearing, find_model, plan, read_machine
+from v2td.engine import Engine, Hearing, find_model, plan_slots
 from v2td.errors import ErrorClass, JobError
 from v2td.formats import Document
 from v2td.jobs import Audio, Options, Window
@@ -46,7 +46,7 @@ class Transcriber:
         self._settings = settings
         self._model = find_model(settings.engine)
         engine = settings.engine if slots is None else settings.engine.model_copy(update={"slots": slots})
-        self._plan = plan(read_machine(), engine)
+        self._plan, self._refit = plan_slots(engine, self._model)
         self._prepared = PreparedLimit(max_prepared(settings, len(self._plan.slots)))
         self._on_progress = on_progress
         self._recordings: list[_Progress] = []
@@ -57,7 +57,9 @@ class Transcriber:
         count = decoder_count(settings.speech, len(self._plan.slots))
         async with AsyncExitStack() as stack:
             self._decoders = await stack.enter_async_context(Decoders(settings.speech, count))
-            self._engine = await stack.enter_async_context(Engine(settings.engine, settings.quality, self._plan, self._model))
+            self._engine = await stack.enter_async_context(
+                Engine(settings.engine, settings.quality, self._plan, self._model, self._refit)
+            )
             group = await stack.enter_async_context(asyncio.TaskGroup())
             serving = group.create_task(self._engine.run())
             stack.callback(serving.cancel)
