@@ -39,6 +39,9 @@ MEASURES: tuple[Measure, ...] = (
             "ratio_optimized_5s",
             "ratio_optimized_long",
             "ratio_batched_long",
+            *(f"wer_long_{name}" for name in ("engine", "raw", "optimized", "batched", "v2td_full")),
+            *(f"wer_short_{name}" for name in ("original", "optimized", "v2td_full", "v2td_packed")),
+            *(f"wer_5s_{name}" for name in ("optimized", "v2td_packed")),
         ),
     ),
 )
