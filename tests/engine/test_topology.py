@@ -290,7 +290,7 @@ def test_what_is_planned_alone(machine: Machine, model_bytes: int | None) -> Non
 
 def test_threads_help_less_and_less() -> None:
     assert speedup(1) == pytest.approx(1)
-    assert speedup(2) == pytest.approx(1.8, abs=0.01)
+    assert 1.4 < speedup(2) < 1.8
     assert all(speedup(threads + 1) / speedup(threads) < (threads + 1) / threads for threads in range(1, 64))
 
 
