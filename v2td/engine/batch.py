@@ -13,6 +13,7 @@ from v2td.jobs import SAMPLE_RATE, Options, Segment, Window, WindowMode
 FULL_SECONDS = 30.0  # what Whisper's encoder was trained on
 FULL_SAMPLES = int(FULL_SECONDS * SAMPLE_RATE)
 FRAME_SAMPLES = 160  # samples of one mel frame
+MAX_PROMPT_TOKENS = 223  # half of Whisper's positions; the other half is for the text
 SHORT_STEP = 100  # windows that are not padded to 30 s end on a whole second: so that some can be decoded together
 
 Interval = tuple[float, float]  # seconds of a window: start, end
@@ -103,8 +104,11 @@ class WindowResult:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """The results in the order of the requests; `start` and `end` by time.monotonic(), which children share."""
+    """The results in the order of the requests; `start` and `end` by time.monotonic(), which children share.
 
-    results: tuple[WindowResult, ...]
+    None stands for a window that gave way and was not heard; one at least is.
+    """
+
+    results: tuple[WindowResult | None, ...]
     start: float
     end: float

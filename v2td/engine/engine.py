@@ -23,7 +23,7 @@ from v2td.engine.pool import SlotPool
 from v2td.engine.scheduler import WindowQueue
 from v2td.engine.slot import RESTING, Slot
 from v2td.engine.topology import Plan
-from v2td.engine.voice import Voice
+from v2td.engine.voice import Voice, recognition
 from v2td.errors import ConfigError
 from v2td.jobs import SAMPLE_RATE, Window, WindowTiming
 from v2td.logs import get_logger
@@ -92,7 +92,7 @@ class Engine:
         voices: dict[int | None, Voice] = {}
 
         def enqueue(request: WindowRequest) -> Item:
-            items.append(item := self._item(job, request, hearing))
+            items.append(item := self._item(job, request, hearing, follows=bool(items)))
             self._enqueue(item)
             return item
 
@@ -113,7 +113,7 @@ class Engine:
                 self._leave_queue(item)
             for item in items:
                 item.done.cancel()
-        return _recognition(hearing, voices)
+        return recognition(hearing, voices)
 
     def status(self) -> dict[str, Any]:
         """State of each slot, windows that wait."""
@@ -145,10 +145,10 @@ class Engine:
             self._expected -= 1
             self._arrived.set()  # who lingers for company may look again
 
-    def _item(self, job: int, request: WindowRequest, hearing: Hearing) -> Item:
+    def _item(self, job: int, request: WindowRequest, hearing: Hearing, *, follows: bool) -> Item:
         packed = request.mode == "packed"
         weight = packing.weight(request.seconds, self._settings.pack_gap_seconds) if packed else 1.0
-        return Item(job, request, hearing, weight, time.monotonic(), get_contextvars())
+        return Item(job, request, hearing, weight, follows, time.monotonic(), get_contextvars())
 
     def _enqueue(self, item: Item, *, back: bool = False) -> None:
         """Put a window into the queue, or `back` into it; nothing when its job has left."""
@@ -159,6 +159,14 @@ class Engine:
         item.waiting = True
         self._count_waiting(item, +1)
         self._arrived.set()
+        if not item.follows and not any(slot.state in RESTING for slot in self._slots):
+            self._ask_to_give_way()
+
+    def _ask_to_give_way(self) -> None:
+        """Let a batch of long recordings end early, since a job that had nothing yet waits and no slot is free."""
+        slots = [slot for slot in self._slots if slot.may_give_way]
+        if slots:
+            max(slots, key=lambda slot: slot.began).give_way()  # the one that has most to leave out
 
     def _leave_queue(self, item: Item) -> None:
         item.waiting = False
@@ -206,9 +214,11 @@ class Engine:
         limit = self._cost.limit(self._batch_windows, self._settings.batch_seconds_max)
         if self._settings.window_mode == "packed":
             await self._linger(slot, limit)
-        idle = sum(other.state in RESTING for other in self._slots)
-        batch = self._queue.take_batch(share_of_slot(self._queue.weight, len(self._slots), idle, limit))
         now = time.monotonic()
+        under_way = sum(
+            self._cost.left(other.weight, now - other.began) for other in self._slots if other.state == "busy"
+        )
+        batch = self._queue.take_batch(share_of_slot(self._queue.weight, len(self._slots), under_way, limit))
         for item in batch:
             self._leave_queue(item)
             metrics.QUEUE_WAIT.observe(now - item.queued)
@@ -233,8 +243,9 @@ class Engine:
         deadline = self._settings.window_seconds_base + self._settings.window_seconds_factor * seconds
         for item in batch:
             item.hearing.on_progress()
+        slot.may_give_way = len(batch) > 1 and all(item.follows for item in batch)
         try:
-            result = await slot.hear([item.request for item in batch], deadline)
+            result = await slot.hear([item.request for item in batch], _weight(batch), deadline)
         except ChildDied as death:
             for item in batch:
                 self._retry(item, death)
@@ -247,11 +258,17 @@ class Engine:
                 item.crashes += 1
                 self._enqueue(item, back=True)
         else:
-            self._cost.observe(sum(item.weight for item in batch), result.end - result.start)
             self._deliver(slot, batch, result)
+        finally:
+            slot.may_give_way = False
 
     def _deliver(self, slot: Slot, batch: list[Item], result: BatchResult) -> None:
+        heard_of = [(item, heard) for item, heard in zip(batch, result.results, strict=True) if heard is not None]
+        self._cost.observe(_weight([item for item, _ in heard_of]), result.end - result.start)
         for item, heard in zip(batch, result.results, strict=True):
+            if heard is None:
+                self._enqueue(item, back=True)
+        for item, heard in heard_of:
             for flag in heard.flags:
                 metrics.WINDOW_FLAGS.labels(flag).inc()
             timing = WindowTiming(
@@ -260,7 +277,7 @@ class Engine:
                 result.start - item.hearing.began,
                 result.end - result.start,
                 heard.flags,
-                len(batch),
+                len(heard_of),
             )
             if not item.done.done():
                 item.done.set_result((heard, timing))
@@ -274,18 +291,5 @@ class Engine:
         self._enqueue(item, back=True)
 
 
-def _recognition(hearing: Hearing, voices: dict[int | None, Voice]) -> Recognition:
-    items = sorted((item for voice in voices.values() for item in voice.items), key=lambda item: item.window.index)
-    results = [item.done.result() for item in items]
-    main = max(voices.values(), key=lambda voice: sum(item.window.speech_length for item in voice.items), default=None)
-    return Recognition(
-        language=main.language if main else hearing.options.language,
-        language_probability=main.probability if main else None,
-        channel_languages=tuple(
-            (channel, voice.language)
-            for channel, voice in sorted(voices.items(), key=lambda each: each[0] or 0)
-            if channel is not None and voice.language is not None
-        ),
-        windows=tuple((item.window, result) for item, (result, _) in zip(items, results, strict=True)),
-        timings=tuple(timing for _, timing in results),
-    )
+def _weight(items: Sequence[Item]) -> float:
+    return sum(item.weight for item in items)

@@ -65,6 +65,7 @@ class Item:
     request: WindowRequest
     hearing: Hearing
     weight: float  # of a full window
+    follows: bool  # the job has had a window before
     queued: float  # time.monotonic()
     said: dict[str, Any]  # what the job's log lines say: lines about its windows say it too
     done: asyncio.Future[tuple[WindowResult, WindowTiming]] = field(

@@ -7,7 +7,7 @@ faster-whisper's own loop over a window, with beams and temperature fallback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -21,8 +21,9 @@ from faster_whisper.transcribe import get_compression_ratio, get_suppressed_toke
 from v2td.engine import gate, packing
 from v2td.engine.batch import Interval, ModelRequest, WindowRequest, WindowResult
 from v2td.engine.packing import Place
+from v2td.engine.segments import as_dict, own_segment
 from v2td.engine.sound import Sound, decoding_options, make_sound, whole
-from v2td.jobs import SAMPLE_RATE, Segment, Word
+from v2td.jobs import SAMPLE_RATE
 
 LANGUAGES_TOLD = 5  # the likeliest; the rest is noise
 MAX_INITIAL_TIMESTAMP = 50  # in steps of 0.02 s: faster-whisper's one second
@@ -39,15 +40,17 @@ class _Heard:
 class Recognizer:
     """The model of this process, and what is done with it."""
 
-    def __init__(self, model: WhisperModel, request: ModelRequest) -> None:
+    def __init__(self, model: WhisperModel, request: ModelRequest, gives_way: Callable[[], bool]) -> None:
         self._model = model
         self._quality = request.quality
         self._gap = request.pack_gap_seconds
         self._encodes_together = request.device == "cuda"
+        self._gives_way = gives_way
 
-    def transcribe(self, requests: Sequence[WindowRequest]) -> tuple[WindowResult, ...]:
+    def transcribe(self, requests: Sequence[WindowRequest]) -> tuple[WindowResult | None, ...]:
         """Return what was heard in each window, in their order.
 
+        On a CPU, windows that are not encoded yet when `gives_way` turns true are left out, all but the first.
         RuntimeError is CTranslate2's; a GPU that is out of memory gets smaller batches before it is raised.
         """
         try:
@@ -63,15 +66,17 @@ class Recognizer:
         segments, _info = self._model.transcribe(np.zeros(SAMPLE_RATE, np.float32), language="en", temperature=0.0)
         list(segments)
 
-    def _transcribe(self, requests: Sequence[WindowRequest]) -> tuple[WindowResult, ...]:
+    def _transcribe(self, requests: Sequence[WindowRequest]) -> tuple[WindowResult | None, ...]:
         results: dict[int, WindowResult] = {}
-        for together in self._groups(self._sounds(requests)):
-            self._encode(together)
+        for group in self._groups(self._sounds(requests)):
+            if results and self._gives_way():
+                break
+            together = self._encode(group)
             for sound in together:
                 self._choose_language(sound)
             for sound, segments in zip(together, self._decode(together), strict=True):
                 results |= self._results(sound, segments)
-        return tuple(results[number] for number in range(len(requests)))
+        return tuple(results.get(number) for number in range(len(requests)))
 
     def _sounds(self, requests: Sequence[WindowRequest]) -> list[Sound]:
         packed = [number for number, request in enumerate(requests) if request.mode == "packed"]
@@ -93,13 +98,19 @@ class Recognizer:
 
         return [list(group) for _, group in groupby(sorted(sounds, key=key), key)]
 
-    def _encode(self, sounds: list[Sound]) -> None:
+    def _encode(self, sounds: list[Sound]) -> list[Sound]:
+        """Return the sounds that are encoded: all, unless these give way."""
         padded = [pad_or_trim(each.features[:, : each.frames], each.request.frames)[None] for each in sounds]
         if self._encodes_together:
-            padded = [np.concatenate(padded)]
-        encoded = np.concatenate([self._encoder_output(each) for each in padded])
+            encoded = self._encoder_output(np.concatenate(padded))
+            for number, sound in enumerate(sounds):
+                sound.encoded = encoded[number : number + 1]
+            return sounds
         for number, sound in enumerate(sounds):
-            sound.encoded = encoded[number : number + 1]
+            if number > 0 and self._gives_way():
+                return sounds[:number]
+            sound.encoded = self._encoder_output(padded[number])
+        return sounds
 
     def _encoder_output(self, features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         storage = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
@@ -220,7 +231,7 @@ class Recognizer:
             log_progress=False,
             encoder_output=_storage(sound.encoded) if reusable else None,
         )
-        segments = [_as_dict(segment) for segment in again]
+        segments = [as_dict(segment) for segment in again]
         flags = self._doubts(alone, request, segments, alone.places[0])
         if len(flags) > len(first.flags):
             return self._result(sound, place, first.segments, first.flags, redone=True)
@@ -240,7 +251,7 @@ class Recognizer:
         languages: tuple[tuple[str, float], ...] | None = None,
     ) -> WindowResult:
         return WindowResult(
-            segments=tuple(_segment(each, place) for each in segments),
+            segments=tuple(own_segment(each, place) for each in segments),
             language=sound.language,
             languages=sound.languages if languages is None else languages,
             tokens=tuple(token for each in segments for token in each["tokens"]),
@@ -251,44 +262,3 @@ class Recognizer:
 
 def _storage(array: np.ndarray[Any, Any]) -> ctranslate2.StorageView:
     return ctranslate2.StorageView.from_array(np.ascontiguousarray(array))
-
-
-def _as_dict(segment: Any) -> dict[str, Any]:
-    words = segment.words and [
-        {"start": each.start, "end": each.end, "word": each.word, "probability": each.probability}
-        for each in segment.words
-    ]
-    return {
-        "start": segment.start,
-        "end": segment.end,
-        "text": segment.text,
-        "tokens": segment.tokens,
-        "avg_logprob": segment.avg_logprob,
-        "no_speech_prob": segment.no_speech_prob,
-        "compression_ratio": segment.compression_ratio,
-        "temperature": segment.temperature or 0.0,
-        "words": words,
-    }
-
-
-def _segment(segment: dict[str, Any], place: Place) -> Segment:
-    """Return the segment in seconds of its own window."""
-
-    def own(seconds: float) -> float:
-        return float(min(max(seconds, place.start), place.end) - place.start)
-
-    words = segment.get("words")
-    return Segment(
-        start=own(segment["start"]),
-        end=own(segment["end"]),
-        text=segment["text"],
-        avg_logprob=float(segment["avg_logprob"]),
-        no_speech_prob=float(segment["no_speech_prob"]),
-        compression_ratio=float(segment["compression_ratio"]),
-        temperature=float(segment["temperature"]),
-        words=None
-        if words is None
-        else tuple(
-            Word(own(each["start"]), own(each["end"]), each["word"], float(each["probability"])) for each in words
-        ),
-    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from v2td import metrics
@@ -31,6 +34,9 @@ class Slot:
         self.seen = time.monotonic()  # of the last sign of life of its task
         self.windows = 0  # since its process was started
         self._worked = self.seen  # until then
+        self.may_give_way = False
+        self.weight = 0.0  # of the batch under way
+        self.began = 0.0  # time.monotonic() of its start
         self._ended: float | None = None  # when the last batch ended, if the slot wanted another at once
 
     def become(self, state: State) -> None:
@@ -86,16 +92,25 @@ class Slot:
         await self.child.close()
         metrics.SLOT_RSS.labels(self.number).set(0)
 
-    async def hear(self, batch: Sequence[WindowRequest], deadline_seconds: float) -> BatchResult:
+    async def hear(self, batch: Sequence[WindowRequest], weight: float, deadline_seconds: float) -> BatchResult:
         """Transcribe a batch; ChildDied, or what the model raised."""
+        self.weight, self.began = weight, time.monotonic()
         result = await self.child.call(worker.transcribe, batch, deadline_seconds=deadline_seconds)
         if self._ended is not None:
             metrics.SLOT_GAP.observe(max(0.0, result.start - self._ended))
         self._ended = self._worked = result.end
-        self.windows += len(batch)
-        metrics.BATCH_WINDOWS.observe(len(batch))
-        metrics.WINDOW_SECONDS.labels(self.number).observe((result.end - result.start) / len(batch))
+        heard = sum(each is not None for each in result.results)
+        self.windows += heard
+        metrics.BATCH_WINDOWS.observe(heard)
+        metrics.WINDOW_SECONDS.labels(self.number).observe((result.end - result.start) / heard)
         return result
+
+    def give_way(self) -> None:
+        """Ask the batch under way to leave out what it has not encoded yet."""
+        self.may_give_way = False
+        if self.child.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.child.pid, signal.SIGUSR1)
 
     def waited(self) -> None:
         """Note that there was nothing to do: the time until the next batch is no gap of ours."""

@@ -14,13 +14,12 @@ from faster_whisper.transcribe import TranscriptionOptions, get_suppressed_token
 from numpy.typing import NDArray
 
 from v2td.config import QualitySettings
-from v2td.engine.batch import FULL_SECONDS, WindowRequest
+from v2td.engine.batch import FULL_SECONDS, MAX_PROMPT_TOKENS, WindowRequest
 from v2td.engine.packing import Place
 from v2td.jobs import SAMPLE_RATE, Span
 
 Array = NDArray[Any]
 
-MAX_PROMPT_TOKENS = 223  # half of Whisper's positions; the other half is for the text
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's; so are the other constants of decoding_options
 UNKNOWN = "en"  # stands in a prompt until the language is detected; every language is one token
 

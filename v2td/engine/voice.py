@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from v2td.config import EngineSettings
-from v2td.engine.batch import WindowRequest
-from v2td.engine.hearing import Hearing, Item
+from v2td.engine.batch import MAX_PROMPT_TOKENS, WindowRequest
+from v2td.engine.hearing import Hearing, Item, Recognition
 from v2td.engine.language import LANGUAGE_WINDOWS, Ballot, elect
 from v2td.engine.packing import LONGEST_CLIP_SECONDS
 from v2td.jobs import SAMPLE_RATE, Options, Window, WindowMode
@@ -72,7 +72,7 @@ class Voice:
         result, _timing = await last.done
         if any(segment.temperature > RESET_TEMPERATURE for segment in result.segments):
             return ()
-        return last.request.previous + result.tokens
+        return (last.request.previous + result.tokens)[-MAX_PROMPT_TOKENS:]
 
     def _request(self, window: Window, options: Options, previous: tuple[int, ...]) -> WindowRequest:
         hearing = self._hearing
@@ -91,3 +91,24 @@ class Voice:
             and window.length <= LONGEST_CLIP_SECONDS * SAMPLE_RATE
         )
         return "full" if mode == "packed" and not shareable else mode
+
+
+def recognition(hearing: Hearing, voices: Mapping[int | None, Voice]) -> Recognition:
+    """Return what the voices of a job, by channel, have heard when all are settled.
+
+    The job's language is that of the voice that speaks most.
+    """
+    items = sorted((item for voice in voices.values() for item in voice.items), key=lambda item: item.window.index)
+    results = [item.done.result() for item in items]
+    main = max(voices.values(), key=lambda voice: sum(item.window.speech_length for item in voice.items), default=None)
+    return Recognition(
+        language=main.language if main else hearing.options.language,
+        language_probability=main.probability if main else None,
+        channel_languages=tuple(
+            (channel, voice.language)
+            for channel, voice in sorted(voices.items(), key=lambda each: each[0] or 0)
+            if channel is not None and voice.language is not None
+        ),
+        windows=tuple((item.window, result) for item, (result, _) in zip(items, results, strict=True)),
+        timings=tuple(timing for _, timing in results),
+    )

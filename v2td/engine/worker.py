@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 GPU_CACHE = "4,3,12,1073741824"
 
 _recognizer: Recognizer | None = None
+_asked_to_give_way = threading.Event()
 
 
 def setup(request: ModelRequest) -> float:
     """Load the model, which lives as long as the process, and let it hear a window; returns the seconds that took."""
     global _recognizer  # noqa: PLW0603 (process lifetime = model lifetime)
+    # Python runs it between two calls of CTranslate2, which is where a batch can be cut.
+    signal.signal(signal.SIGUSR1, lambda *_: _asked_to_give_way.set())
     take_place(request.place)  # before CTranslate2 is imported, which reads OpenMP's variables
     if request.device == "cuda":
         os.environ.setdefault("CT2_CUDA_CACHING_ALLOCATOR_CONFIG", GPU_CACHE)
@@ -43,7 +47,7 @@ def setup(request: ModelRequest) -> float:
         cpu_threads=request.place.threads,
         local_files_only=True,
     )
-    _recognizer = Recognizer(model, request)
+    _recognizer = Recognizer(model, request, _asked_to_give_way.is_set)
     _recognizer.warm_up()
     start = time.monotonic()
     _recognizer.warm_up()
@@ -54,8 +58,9 @@ def setup(request: ModelRequest) -> float:
 
 
 def transcribe(batch: Sequence[WindowRequest]) -> BatchResult:
-    """Transcribe windows together, with the model of this process."""
+    """Transcribe windows together, with the model of this process; SIGUSR1 asks it to give way as soon as it can."""
     assert _recognizer is not None, "setup() runs first"
     start = time.monotonic()
+    _asked_to_give_way.clear()
     results = _recognizer.transcribe(batch)
     return BatchResult(results, start, time.monotonic())
