@@ -44,7 +44,11 @@ def main(arguments: Sequence[str]) -> int:
     if services is None:
         print("the services are not up; run: make bench", file=sys.stderr)
         return 2
-    measures = [measure for measure in MEASURES if not chosen.only or measure.name in chosen.only]
+    measures = [
+        measure
+        for measure in MEASURES
+        if (measure.name in chosen.only if chosen.only else chosen.size == "full" or not measure.only_full)
+    ]
     results = chosen.results or (RESULTS / "only" if chosen.only else RESULTS)
     described = machine.describe()
     with tempfile.TemporaryDirectory(prefix="v2td-bench-") as folder:

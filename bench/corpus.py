@@ -60,6 +60,7 @@ KINDS = {
         Kind("4min", 236, 240, TALK),
         Kind("10min", 596, 600, TALK),
         Kind("hour", 3590, 3600, TALK),
+        Kind("3hours", 10790, 10800, TALK),
     )
 }
 

@@ -13,12 +13,13 @@ from bench.context import Context, Findings
 class Measure:
     """One question: `module` answers it with ``async def measure(context: Context) -> Findings``.
 
-    `keys` are what it adds to latest.json in a run of any size.
+    `keys` are what it adds to latest.json in a run of any size; with `only_full` it is no part of smaller runs.
     """
 
     name: str
     module: str
     keys: tuple[str, ...] = ()
+    only_full: bool = False
 
     def load(self) -> Callable[[Context], Awaitable[Findings]]:
         """Import the module, only now: one that does not import fails alone."""
@@ -44,4 +45,6 @@ MEASURES: tuple[Measure, ...] = (
             *(f"wer_5s_{name}" for name in ("optimized", "v2td_packed")),
         ),
     ),
+    Measure("waiting", "bench.waiting", only_full=True),
+    Measure("slots", "bench.slots", only_full=True),
 )

@@ -110,10 +110,15 @@ PROGRAMMES: dict[Size, tuple[Programme, ...]] = {
             "base",
             (
                 Contest(_workload("long", ("4min", 2)), 5, (*_LONG, "optimized_double", "batched")),
-                Contest(_workload("short", ("3s", 48)), 5, (*_SHORT, "optimized_double", "v2td_full"), ("original",)),
+                Contest(
+                    _workload("short", ("3s", 48)),
+                    5,
+                    (*_SHORT, "optimized_double", "v2td_full"),
+                    ("original", "v2td_short"),
+                ),
                 Contest(_workload("short_vi", ("3s-vi", 24)), 3, (*_SHORT, "v2td_full")),
-                Contest(_workload("5s", ("5s", 32)), 5, (*_SHORT, "optimized_double", "v2td_full")),
-                Contest(_workload("10s", ("10s", 24)), 3, (*_SHORT, "v2td_full")),
+                Contest(_workload("5s", ("5s", 32)), 5, (*_SHORT, "optimized_double", "v2td_full"), ("v2td_short",)),
+                Contest(_workload("10s", ("10s", 24)), 3, (*_SHORT, "v2td_full"), ("v2td_short",)),
                 Contest(_workload("call", ("call", 12)), 3, ("raw", "optimized", "batched", "v2td_full")),
                 Contest(_workload("10min", ("10min", 2)), 3, _LONG),
                 Contest(

@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import json
 import secrets
+import shutil
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,16 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from aiokafka import AIOKafkaProducer
 
 from bench.contestants import seed_consumer, seed_database
 from bench.contestants.contestant import ContestError, Heard, ProcessTree, running
 from bench.contestants.finish_line import FinishLine, finish_line
-from bench.contestants.program import LONGEST_FACTOR, START_SECONDS
+from bench.contestants.program import START_SECONDS, longest_seconds
 from bench.contestants.web import Site, WebServer, web_server
 from bench.context import Context
 from bench.corpus import Clip
 from bench.deployment import Config, Deployment, deploy
 from v2td import store
+
+TRICKLE_SECONDS = 120.0  # for the last ones of a trickle
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Consumer:
         self._site.serve(clip.path for clip in clips)
         messages = [self._message(job_id, clip) for job_id, clip in ids.items()]
         before = self._tree.cpu_seconds()
-        seconds = 60 + LONGEST_FACTOR * sum(clip.seconds for clip in clips)
+        seconds = longest_seconds(clips)
         try:
             async with self._tree.watched(), asyncio.timeout(seconds):
                 await self._place.produce(messages)
@@ -87,6 +92,34 @@ class Consumer:
             cpu_seconds=self._tree.cpu_seconds() - before,
             peak_rss_bytes=self._tree.peak_rss_bytes,
         )
+
+    async def begin(self, clip: Clip) -> None:
+        """Put one recording into the topic and return when it is being downloaded."""
+        self._site.serve([clip.path])
+        await self._place.produce([self._message(f"{next(self._runs)}/{clip.name}", clip)])
+        while self._site.first_request is None:
+            self._tree.raise_if_dead()
+            await asyncio.sleep(0.1)
+
+    async def trickle(self, arrivals: Sequence[tuple[float, Clip]]) -> list[float]:
+        """Send each clip at its time, in seconds from now; return the seconds that each took to its row."""
+        run = next(self._runs)
+        self._site.serve(clip.path for _, clip in arrivals)
+        sent: dict[str, float] = {}
+        producer = AIOKafkaProducer(bootstrap_servers=self._place.services.kafka_bootstrap)
+        await producer.start()
+        try:
+            began = time.monotonic()
+            for number, (at, clip) in enumerate(arrivals):
+                await asyncio.sleep(began + at - time.monotonic())
+                job_id = f"{run}/{number}"
+                sent[job_id] = time.monotonic()
+                await producer.send_and_wait(self._place.topic, self._message(job_id, clip))
+            async with asyncio.timeout(TRICKLE_SECONDS):
+                await self._line.until(sent)
+        finally:
+            await producer.stop()
+        return [self._line.times[job_id] - at for job_id, at in sent.items()]
 
     def _message(self, job_id: str, clip: Clip) -> bytes:
         message = {"id": job_id, "audio_url": self._site.url(clip.path), "language": clip.language}
@@ -133,8 +166,9 @@ async def v2td_daemon(arena: Arena, mode: str, changes: Config | None = None) ->
 
 def daemon_config(arena: Arena, mode: str, changes: Config | None = None) -> Config:
     """Return what differs from v2td's defaults: the model, the mode, and that the web server is on this machine."""
+    model = _declared_short(arena) if mode == "short" else arena.model
     config: Config = {
-        "engine": {"model": str(arena.model), "window_mode": mode},
+        "engine": {"model": str(model), "window_mode": mode},
         "fetch": {"allowed_ports": [arena.web.port]},
         "admin": {"port": 0},
         "log": {"format": "json", "level": "info"},
@@ -142,6 +176,16 @@ def daemon_config(arena: Arena, mode: str, changes: Config | None = None) -> Con
     for section, keys in (changes or {}).items():
         config.setdefault(section, {}).update(keys)
     return config
+
+
+def _declared_short(arena: Arena) -> Path:
+    """Return a copy of the model that says it takes short windows, though nobody adapted it: to see what they cost."""
+    folder = arena.context.folder / f"{arena.model.name}-short"
+    if not folder.exists():
+        shutil.copytree(arena.model, folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps(config | {"short_windows": True}), encoding="utf-8")
+    return folder
 
 
 @asynccontextmanager

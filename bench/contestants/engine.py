@@ -15,7 +15,7 @@ import uvloop
 
 from bench.contestants.program import Run, answer_requests, claimed_stdout
 from v2td import config, logs
-from v2td.engine import Engine, Hearing, find_model, plan, read_machine
+from v2td.engine import Engine, Hearing, find_model, plan_slots
 from v2td.jobs import Audio, Options, Window
 from v2td.speech import Decoders, Speech, decoder_count
 
@@ -55,12 +55,12 @@ async def _each(windows: Iterable[Window]) -> AsyncIterator[Window]:
 
 
 async def _main(settings: config.Settings, answers: TextIO) -> None:
-    layout = plan(read_machine(), settings.engine)
-    decoders = Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots)))
     model = find_model(settings.engine)
+    layout, refit = plan_slots(settings.engine, model)
+    decoders = Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots)))
     async with (
         decoders,
-        Engine(settings.engine, settings.quality, layout, model) as engine,
+        Engine(settings.engine, settings.quality, layout, model, refit) as engine,
         asyncio.TaskGroup() as group,
     ):
         serving = group.create_task(engine.run())

@@ -18,7 +18,8 @@ from bench.contestants.contestant import ContestError, Heard, ProcessTree, runni
 from bench.corpus import Clip
 
 START_SECONDS = 120.0
-LONGEST_FACTOR = 10.0  # seconds for each second of audio, after which a run is given up
+LONGEST_SECONDS = 120.0  # after which a run is given up, and
+LONGEST_FACTOR = 3.0  # for each second of audio
 READY = "ready"
 
 
@@ -35,7 +36,7 @@ class Program:
         process = self._tree.process
         assert process.stdin is not None
         assert process.stdout is not None
-        async with self._tree.watched(), asyncio.timeout(60 + LONGEST_FACTOR * sum(clip.seconds for clip in clips)):
+        async with self._tree.watched(), asyncio.timeout(longest_seconds(clips)):
             process.stdin.write(json.dumps(request).encode() + b"\n")
             line = await process.stdout.readline()
         if not line:
@@ -48,6 +49,11 @@ class Program:
             cpu_seconds=answer["cpu_seconds"],
             peak_rss_bytes=self._tree.peak_rss_bytes,
         )
+
+
+def longest_seconds(clips: Sequence[Clip]) -> float:
+    """Return after how long a run is given up."""
+    return LONGEST_SECONDS + LONGEST_FACTOR * sum(clip.seconds for clip in clips)
 
 
 @asynccontextmanager
