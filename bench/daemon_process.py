@@ -1,8 +1,9 @@
 """`python -m bench.daemon_process --config FILE`: the daemon as `v2td run` has it, with some rooms replaced.
 
 --constant fetch decode: those rooms answer with constants. --engine-factor F: the engine only sleeps, F seconds per
-second of audio (0: not at all). --lag FILE: how late the loop was, each time, is written there as JSON at the end.
---profile FILE: cProfile's statistics of the whole run.
+second of audio (0: not at all). --freeze: gc.freeze() after the imports, and higher thresholds. --lag FILE: when
+(time.monotonic()) a timer was due and how late it was, each time, go there as JSON at the end. --profile FILE:
+cProfile's statistics of the whole run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LAG_SECONDS = 0.005  # how often the loop is asked; libuv's timers know whole mi
 FROZEN_GC = (50_000, 20, 100)  # thresholds with --freeze
 
 
-async def _main(loaded: config.LoadedConfig, lags: list[float] | None) -> None:
+async def _main(loaded: config.LoadedConfig, lags: list[tuple[float, float]] | None) -> None:
     probe = asyncio.create_task(_measure_lag(lags)) if lags is not None else None
     try:
         await daemon.run(loaded)
@@ -32,12 +33,12 @@ async def _main(loaded: config.LoadedConfig, lags: list[float] | None) -> None:
             probe.cancel()
 
 
-async def _measure_lag(lags: list[float]) -> None:
+async def _measure_lag(lags: list[tuple[float, float]]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + LAG_SECONDS
         await asyncio.sleep(LAG_SECONDS)
-        lags.append(max(0.0, loop.time() - due))
+        lags.append((due, max(0.0, loop.time() - due)))
 
 
 def _freeze() -> None:
@@ -77,7 +78,7 @@ def main() -> None:
         setattr(daemon, name, room)
     loaded = config.load(arguments.config, environ={})
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
-    lags: list[float] | None = [] if arguments.lag else None
+    lags: list[tuple[float, float]] | None = [] if arguments.lag else None
     profile = cProfile.Profile() if arguments.profile else None
     if arguments.freeze:
         _freeze()

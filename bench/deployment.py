@@ -87,7 +87,7 @@ class Deployment:
             "log": {"format": "json", "level": "info"},
         }
         for section, keys in changes.items():
-            values.setdefault(section, {}).update(keys)
+            values[section] = values.get(section, {}) | keys
         text = "".join(
             f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
             for section, keys in values.items()
