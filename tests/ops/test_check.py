@@ -8,7 +8,8 @@ from tests.conftest import MakeTopic
 from tests.services.state import Services
 from v2td import store
 from v2td.config import Settings
-from v2td.ops.check import Check, checkers, run
+from v2td.errors import ConfigError
+from v2td.ops.check import Check, checkers, run, slot_plan
 
 SECRET = "hunter2-hunter2"
 
@@ -146,3 +147,14 @@ async def test_the_model_hears_a_bundled_recording() -> None:
     check = (await only("model", settings()))["model"]
     assert check.ok
     assert "“The train to Hanoi leaves at three twenty five.”" in check.detail
+
+
+def test_the_plan_of_slots() -> None:
+    layout = slot_plan(settings())
+    assert len(layout.slots) == 1
+    assert any(reason.startswith("a copy of the model takes up to 0.") for reason in layout.reasons)
+    without_model = slot_plan(settings(engine={"model": "nothing", "slots": 3}))
+    assert len(without_model.slots) == 3
+    assert not any("a copy of the model" in reason for reason in without_model.reasons)
+    with pytest.raises(ConfigError, match=r"^engine\.cpus = \[1023\]: CPU 1023 is not one of"):
+        slot_plan(settings(engine={"model": "demo", "cpus": [1023]}))

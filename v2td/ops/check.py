@@ -15,8 +15,7 @@ from pydantic import SecretStr
 
 from v2td import bundled, store
 from v2td.config import DatabaseSettings, KafkaSettings, S3Settings, Settings
-from v2td.engine import Plan, find_model, plan, read_machine
-from v2td.engine.footprint import estimated_bytes
+from v2td.engine import Plan, find_model, plan, plan_slots, read_machine
 from v2td.errors import ConfigError, JobError, ServiceError, first_of
 from v2td.fetch import Downloader, ObjectStore
 from v2td.intake import admin_client, client_options
@@ -83,10 +82,10 @@ def slot_plan(settings: Settings) -> Plan:
     Without the model, which is a check of its own, memory bounds nothing.
     """
     try:
-        model_bytes = estimated_bytes(find_model(settings.engine), settings.engine)
+        model = find_model(settings.engine)
     except ServiceError:
-        model_bytes = None
-    return plan(read_machine(), settings.engine, model_bytes)
+        return plan(read_machine(), settings.engine)
+    return plan_slots(settings.engine, model)[0]
 
 
 async def _spool(settings: Settings) -> list[Check]:
