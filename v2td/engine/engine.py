@@ -160,11 +160,11 @@ class Engine:
         self._count_waiting(item, +1)
         self._arrived.set()
         if not item.follows and not any(slot.state in RESTING for slot in self._slots):
-            self._ask_to_give_way()
+            self._ask_to_give_way(item.hearing.priority)
 
-    def _ask_to_give_way(self) -> None:
-        """Let a batch of long recordings end early, since a job that had nothing yet waits and no slot is free."""
-        slots = [slot for slot in self._slots if slot.may_give_way]
+    def _ask_to_give_way(self, priority: int) -> None:
+        """Let a batch of long recordings end early: a job that had nothing yet waits, and no slot is free."""
+        slots = [slot for slot in self._slots if slot.gives_way_to is not None and priority <= slot.gives_way_to]
         if slots:
             max(slots, key=lambda slot: slot.began).give_way()  # the one that has most to leave out
 
@@ -243,7 +243,8 @@ class Engine:
         deadline = self._settings.window_seconds_base + self._settings.window_seconds_factor * seconds
         for item in batch:
             item.hearing.on_progress()
-        slot.may_give_way = len(batch) > 1 and all(item.follows for item in batch)
+        if len(batch) > 1 and all(item.follows for item in batch):
+            slot.gives_way_to = min(item.hearing.priority for item in batch)
         try:
             result = await slot.hear([item.request for item in batch], _weight(batch), deadline)
         except ChildDied as death:
@@ -260,7 +261,7 @@ class Engine:
         else:
             self._deliver(slot, batch, result)
         finally:
-            slot.may_give_way = False
+            slot.gives_way_to = None
 
     def _deliver(self, slot: Slot, batch: list[Item], result: BatchResult) -> None:
         heard_of = [(item, heard) for item, heard in zip(batch, result.results, strict=True) if heard is not None]

@@ -33,17 +33,20 @@ def own_segment(segment: dict[str, Any], place: Place) -> Segment:
     def own(seconds: float) -> float:
         return float(min(max(seconds, place.start), place.end) - place.start)
 
-    words = segment.get("words")
+    words = segment.get("words") or ()
+    # add_word_timestamps may move a word to before the segment's start, or behind its end.
+    start = min([segment["start"], *(word["start"] for word in words)])
+    end = max([segment["end"], *(word["end"] for word in words)])
     return Segment(
-        start=own(segment["start"]),
-        end=own(segment["end"]),
+        start=own(start),
+        end=own(end),
         text=segment["text"],
         avg_logprob=float(segment["avg_logprob"]),
         no_speech_prob=float(segment["no_speech_prob"]),
         compression_ratio=float(segment["compression_ratio"]),
         temperature=float(segment["temperature"]),
         words=None
-        if words is None
+        if segment.get("words") is None
         else tuple(
             Word(own(each["start"]), own(each["end"]), each["word"], float(each["probability"])) for each in words
         ),

@@ -34,7 +34,7 @@ class Slot:
         self.seen = time.monotonic()  # of the last sign of life of its task
         self.windows = 0  # since its process was started
         self._worked = self.seen  # until then
-        self.may_give_way = False
+        self.gives_way_to: int | None = None  # jobs of this priority, or more urgent ones
         self.weight = 0.0  # of the batch under way
         self.began = 0.0  # time.monotonic() of its start
         self._ended: float | None = None  # when the last batch ended, if the slot wanted another at once
@@ -107,7 +107,7 @@ class Slot:
 
     def give_way(self) -> None:
         """Ask the batch under way to leave out what it has not encoded yet."""
-        self.may_give_way = False
+        self.gives_way_to = None
         if self.child.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.child.pid, signal.SIGUSR1)
