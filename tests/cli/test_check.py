@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ async def test_offline_asks_nobody(v2td: Run, tmp_path: Path) -> None:
         "engine.compute_type": {"value": "float32", "source": "seed variable WHISPER_COMPUTE_TYPE"},
         "log.level": {"value": "error", "source": f"file {config}"},
     }
-    assert report["plan"]["slots"]
+    assert report["plan"]["slots"][0].keys() == {"cpus", "threads", "node", "device_index", "nice"}
     assert report["plan"]["reasons"]
 
 
@@ -92,3 +93,12 @@ async def test_wrong_settings(v2td: Run) -> None:
     answer = await v2td(*OFFLINE, *wrong)
     assert (answer.code, answer.stdout) == (1, "")
     assert answer.stderr.startswith("error: ")
+
+
+async def test_the_plan_says_what_and_why(v2td: Run) -> None:
+    first = min(os.sched_getaffinity(0))
+    answer = await v2td(*OFFLINE, "--set", f"engine.cpus={first}", "--set", "engine.slots=2")
+    assert answer.code == 0
+    told = answer.stdout
+    assert f"; CPUs {first} are set\n0 left to the loop and the decoders\na copy of the model takes up to 0." in told
+    assert f"\n2 slots of 1 thread (as set)\n  a slot on CPU {first}, threads: 1" in told
