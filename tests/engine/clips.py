@@ -25,6 +25,7 @@ PACK_GAP = 0.6
 DOUBTS_ALL = QualitySettings(doubt_logprob=0)  # all text is heard again
 
 Ask = Callable[..., WindowRequest]
+Hear = Callable[[Sequence[WindowRequest]], tuple[WindowResult, ...]]
 
 
 @cache
@@ -107,6 +108,8 @@ def recognizer(
     quality: QualitySettings = QualitySettings(),  # noqa: B008 (frozen)
     *,
     device: str = "cpu",
+    gap: float = PACK_GAP,
+    gives_way: Callable[[], bool] = lambda: False,
 ) -> tuple[Recognizer, Watched]:
     """What runs in a slot, and a look at what it asks of the model; with `device` cuda it batches as for a GPU."""
     unwatched = model.model._model if isinstance(model.model, Watched) else model.model
@@ -116,10 +119,28 @@ def recognizer(
         device=device,
         compute_type="int8",
         place=SlotPlan((), 1),
-        pack_gap_seconds=PACK_GAP,
+        pack_gap_seconds=gap,
         quality=quality,
     )
-    return Recognizer(model, request), model.model
+    return Recognizer(model, request, gives_way), model.model
+
+
+def listener(
+    model: WhisperModel,
+    quality: QualitySettings = QualitySettings(),  # noqa: B008 (frozen)
+    *,
+    device: str = "cpu",
+    gap: float = PACK_GAP,
+) -> tuple[Hear, Watched]:
+    """The same, as a function that hears every window."""
+    recognizing, watched = recognizer(model, quality, device=device, gap=gap)
+
+    def hear(requests: Sequence[WindowRequest]) -> tuple[WindowResult, ...]:
+        results = recognizing.transcribe(requests)
+        assert len(results) == len(requests)
+        return tuple(result for result in results if result is not None)
+
+    return hear, watched
 
 
 def said(result: WindowResult) -> str:
