@@ -64,18 +64,18 @@ class Speech:
         self.decode_seconds = 0.0  # waiting for the decoder child included
         self.truncated = False
         self._edge = 0  # no window that is still to come begins before this sample
-        self._served: dict[int, int] = {}  # first sample of each window that is out and not released yet
+        self._unreleased: dict[int, int] = {}  # first sample of each window that was handed out
 
     def release(self, window: Window) -> None:
         """Give back the memory of the PCM that no window needs any more; `window` will not be read again."""
-        self._served.pop(window.index, None)
-        unneeded = min((self._edge, *self._served.values()))
+        self._unreleased.pop(window.index, None)
+        unneeded = min((self._edge, *self._unreleased.values()))
         if unneeded > 0:  # from the start each time: a decoder that took over from a dead one wrote it again
             with suppress(FileNotFoundError):  # the job has left
                 punch_hole(self.pcm, 0, unneeded * self.channels * BYTES_PER_SAMPLE)
 
-    def _serve(self, window: Window) -> None:
-        self._served[window.index] = window.pieces[0].start
+    def _hand_out(self, window: Window) -> None:
+        self._unreleased[window.index] = window.pieces[0].start
 
     def _restart(self) -> None:
         self.audio_seconds = self.speech_seconds = 0.0
@@ -179,15 +179,15 @@ class Decoders:
 
     async def _windows(self, audio: Audio, speech: Speech, channels: Channels) -> AsyncGenerator[Window, None]:
         """Yield each window once, decoding from the start again when a child died on the way."""
-        released = crashes = 0
+        handed_out = crashes = 0
         finished = False
         while not finished:
             try:
                 async with aclosing(self._decode(audio, speech, channels)) as windows:
                     async for window in windows:
-                        if window.index == released:  # those before were released before the crash
-                            released += 1
-                            speech._serve(window)  # noqa: SLF001 (one class in two: for others to read, for us to write)
+                        if window.index == handed_out:  # those before were handed out before the crash
+                            handed_out += 1
+                            speech._hand_out(window)  # noqa: SLF001 (one class in two: for others to read, for us to write)
                             yield window
                 finished = True
             except _ChildReplaced:
