@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.engine.recorded import NAMES, read_recorded
+from tests.engine.recorded import read_recorded
 from v2td.config import EngineSettings
 from v2td.engine.machine import Cpu, Machine, read_machine
 from v2td.engine.topology import MODEL_SHARE, OWN_BYTES, Plan, SlotPlan, plan, refit, reserved_cores, speedup
@@ -77,10 +77,7 @@ def test_a_quota_bounds_the_slots_and_unpins_them(quota: float, expected: int) -
     assert f"quota of {quota:g} CPUs" in layout.reasons[0]
     by_hand = planned(machine_of(8, quota=quota), cpus=[2, 3, 4, 5])
     assert cpus_of(by_hand) == [(2,), (3,), (4,), (5,)][: int(max(1, quota))]
-
-
-def test_a_quota_beyond_the_cores_changes_nothing() -> None:
-    assert cpus_of(planned(machine_of(2, quota=100.0))) == [(0,), (1,)]
+    assert cpus_of(planned(machine_of(2, quota=quota + 2))) == [(0,), (1,)], "a quota beyond the cores"
 
 
 def test_set_by_hand() -> None:
@@ -292,13 +289,6 @@ def test_threads_help_less_and_less() -> None:
     assert speedup(1) == pytest.approx(1)
     assert 1.4 < speedup(2) < 1.8
     assert all(speedup(threads + 1) / speedup(threads) < (threads + 1) / threads for threads in range(1, 64))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_reasons_name_what_was_decided(tmp_path: Path, name: str) -> None:
-    layout = planned(read_recorded(name, tmp_path), GIB)
-    assert len(layout.reasons) >= 3
-    assert layout.reasons[1].endswith("left to the loop and the decoders")
 
 
 def test_this_machine_has_a_plan() -> None:

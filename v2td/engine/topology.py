@@ -13,7 +13,7 @@ from v2td.engine.cpu_groups import Group, cpu_groups, is_whole, speed_class
 from v2td.engine.machine import Cpu, Machine
 from v2td.errors import ConfigError
 
-PARALLEL = 0.75  # of the work that threads share: two are 1.8 times as fast as one at encoding, 1.4 at decoding a batch
+PARALLEL = 0.75  # of the work that threads share: two are 1.6 times as fast as one (1.8 at encoding, less at decoding)
 THREADS_MAX = 16  # of a slot, unless set by hand: beyond, the part that they do not share is what counts
 GPU_THREADS = 4  # of a slot whose model is on a GPU: they make features and tokens only
 OWN_BYTES = 512 << 20  # for the loop, a decoder and what they hold
