@@ -12,6 +12,7 @@ from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, prod
 from v2td import metrics
 from v2td.errors import ServiceError
 from v2td.intake import cluster_id
+from v2td.intake.consumer import FETCH_BYTES
 from v2td.jobs import Coordinates, SourceRecord
 
 
@@ -33,6 +34,17 @@ async def test_records_reach_the_handler_as_they_are(settings_for: MakeSettings,
         Coordinates(cluster, settings.topics[0], 0, 1, 1_700_001): SourceRecord(b"only a key", None, ()),
         Coordinates(cluster, settings.topics[0], 0, 2, 1_700_002): SourceRecord(None, b"", ()),
     }
+
+
+async def test_a_record_larger_than_a_fetch_arrives_too(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic())
+    sizes = [10, 5 * FETCH_BYTES, 10]
+    for size in sizes:  # each in a batch of its own
+        await produce(settings, [b"x" * size])
+    desk = Desk()
+    async with running(intake_of(settings, desk)):
+        await until(lambda: len(desk.finished) == 3)
+    assert [len(record.value or b"") for record in desk.records.values()] == sizes
 
 
 async def test_a_slow_record_holds_the_commit_back(settings_for: MakeSettings, topic: MakeTopic) -> None:

@@ -34,6 +34,9 @@ from v2td.logs import get_logger
 log = get_logger(__name__)
 
 POLL_SECONDS = 0.2
+# Of each partition at a time, a single larger record notwithstanding: hundreds of messages. The default, a mebibyte,
+# is memory for every partition that is ours, and is thrown away and fetched again whenever partitions pause.
+FETCH_BYTES = 131_072
 REFUSED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
 
 # Takes a record and the ids of those of its jobs that are durable already. Returns when all of them are; raises
@@ -107,6 +110,7 @@ class Intake:
             heartbeat_interval_ms=int(settings.session_timeout_seconds * 1000 / 3),
             rebalance_timeout_ms=int(settings.rebalance_timeout_seconds * 1000),
             max_poll_interval_ms=int(settings.max_poll_interval_seconds * 1000),
+            max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=int(settings.fetch_max_wait_seconds * 1000),
         )
         self._committer = Committer(self._consumer, self._tracker, settings)
