@@ -1,4 +1,4 @@
-"""One flush: outcomes by COPY into staging tables, and from there in one statement to where they belong."""
+"""One flush: outcomes by COPY into their tables, or through staging tables when some of them are there already."""
 
 from __future__ import annotations
 
@@ -71,6 +71,13 @@ SELECT (SELECT count(*) FROM written) AS transcriptions,
 """  # noqa: S608 (our own column names)
 
 
+# The time is the transaction's, which is the default of created_at in the other tables.
+_LOOK = """
+SELECT now() AS now, EXISTS (SELECT FROM transcriptions WHERE id = ANY($1::uuid[]))
+                  OR EXISTS (SELECT FROM failures WHERE id = ANY($1::uuid[])) AS any_known
+"""
+
+
 async def prepare(connection: Connection) -> None:
     """Make the staging tables of a new connection, which live as long as it does; the schema must be there."""
     await connection.execute(_CREATE_STAGING)
@@ -82,24 +89,29 @@ async def insert(connection: Connection, outcomes: Sequence[Outcome]) -> Written
     `connection` is one that `prepare` has seen.
     """
     transcripts = [outcome for outcome in outcomes if isinstance(outcome, Transcript)]
-    failures = [outcome for outcome in outcomes if not isinstance(outcome, Transcript)]
-    transcription_rows = [transcription_row(transcript) for transcript in transcripts]
+    transcriptions = [transcription_row(transcript) for transcript in transcripts]
     segments = [row for transcript in transcripts for row in segment_rows(transcript)]
-    failure_rows = [failure_row(failure) for failure in failures]
+    failures = [failure_row(outcome) for outcome in outcomes if not isinstance(outcome, Transcript)]
     async with connection.transaction():
-        await _copy(connection, "transcriptions", TranscriptionRow, transcription_rows)
-        await _copy(connection, "transcript_segments", SegmentRow, segments)
-        await _copy(connection, "failures", FailureRow, failure_rows)
-        # Another instance may hold an outcome of the other kind for the same job, just after a rebalance. With one
-        # flush per Kafka partition at a time, whoever comes second sees the first one's row.
+        # Another instance may hold an outcome of the same job, just after a rebalance. With one flush per Kafka
+        # partition at a time, whoever comes second sees the first one's row.
         await connection.execute("SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", _locks(outcomes))
-        counts = await connection.fetchrow(_INSERT)
-    return Written(**counts)
+        look = await connection.fetchrow(_LOOK, [*(row.id for row in transcriptions), *(row.id for row in failures)])
+        if not look["any_known"]:  # as nearly always: much cheaper than by staging tables
+            await _copy(connection, "transcriptions", TranscriptionRow._fields, transcriptions)
+            stamped = [(*row, look["now"]) for row in segments]
+            await _copy(connection, "transcript_segments", (*SegmentRow._fields, "created_at"), stamped)
+            await _copy(connection, "failures", FailureRow._fields, failures)
+            return Written(len(transcriptions), len(segments), len(failures))
+        await _copy(connection, "staged_transcriptions", TranscriptionRow._fields, transcriptions)
+        await _copy(connection, "staged_transcript_segments", SegmentRow._fields, segments)
+        await _copy(connection, "staged_failures", FailureRow._fields, failures)
+        return Written(**await connection.fetchrow(_INSERT))
 
 
-async def _copy(connection: Connection, table: str, row: type[NamedTuple], rows: Sequence[tuple[object, ...]]) -> None:
+async def _copy(connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
     if rows:
-        await connection.copy_records_to_table(f"staged_{table}", records=rows, columns=row._fields)
+        await connection.copy_records_to_table(table, records=rows, columns=columns)
 
 
 def _locks(outcomes: Iterable[Outcome]) -> list[int]:

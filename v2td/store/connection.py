@@ -7,6 +7,7 @@ from typing import Any
 
 Connection = Any  # asyncpg's Connection, or the pool's proxy of one, which has no type of its own
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _JSONB_VERSION = b"\x01"  # leads jsonb on the wire; COPY takes the binary format only
 
 
@@ -18,7 +19,7 @@ async def set_json_codec(connection: Connection) -> None:
 
 
 def _encode_jsonb(value: Any) -> bytes:
-    return _JSONB_VERSION + json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _JSONB_VERSION + _encode(value).encode()
 
 
 def _decode_jsonb(data: bytes) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from v2td.store.sanitise import clean_json, clean_text
 MAX_PAYLOAD_BYTES = 65_536  # of a record's value; of its key and of all its headers too
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_options_sha256 = lru_cache(maxsize=1024)(options_sha256)  # the same for most jobs
 _LAST_TIMESTAMP_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
@@ -111,7 +113,7 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
         tenant=_clean(job.tenant),
         audio_url=without_secrets(clean_text(job.audio_url)),
         audio_sha256=transcript.audio_sha256,
-        options_sha256=options_sha256(job.options, transcript.model),
+        options_sha256=_options_sha256(job.options, transcript.model),
         audio_bytes=transcript.audio_bytes,
         audio_seconds=transcript.audio_seconds,
         speech_seconds=transcript.speech_seconds,
