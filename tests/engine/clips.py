@@ -1,8 +1,9 @@
 """The bundled model in this process, watched at its two doors, and requests for the short recordings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from faster_whisper import WhisperModel
 from tests.speech.sounds import Pcm, read
 from v2td.bundled import Recording, recordings
 from v2td.config import EngineSettings, QualitySettings
-from v2td.engine import find_model
+from v2td.engine import Engine, Hearing, Recognition, find_model
 from v2td.engine.batch import ModelRequest, WindowRequest, WindowResult
 from v2td.engine.recognizer import Recognizer
 from v2td.engine.topology import SlotPlan
@@ -145,3 +146,30 @@ def listener(
 
 def said(result: WindowResult) -> str:
     return " ".join(segment.text.strip() for segment in result.segments)
+
+
+async def hear_sounds(
+    engine: Engine,
+    path: Path,
+    channels: Sequence[Sequence[Pcm]],
+    options: Options,
+) -> Recognition:
+    """Hear a recording whose channels each are these sounds, one behind the other and each a window."""
+    length = max(sum(map(len, sounds)) for sounds in channels)
+    frames = np.zeros((length, len(channels)), np.int16)
+    windows: list[Window] = []
+    for channel, sounds in enumerate(channels):
+        start = 0
+        for sound in sounds:
+            span = Span(start, start + len(sound))
+            frames[span.start : span.end, channel] = sound
+            windows.append(Window(len(windows), (span,), (span,), channel if len(channels) > 1 else None))
+            start = span.end
+    frames.tofile(path)
+
+    async def found() -> AsyncIterator[Window]:
+        for each in windows:
+            yield each
+
+    hearing = Hearing(path, found(), options, 5, monotonic(), lambda: None, channels=len(channels))
+    return await engine.transcribe(hearing)
