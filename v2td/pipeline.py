@@ -171,6 +171,7 @@ class Pipeline:
                     priority=journey.job.priority,
                     began=journey.began,
                     on_progress=lambda: deadlines.heard(speech.audio_seconds),
+                    on_done=speech.release,
                 )
                 with _stage("transcribe", timings):
                     recognition = await self._rooms.engine.transcribe(hearing)

@@ -91,8 +91,8 @@ class Engine:
         items: list[Item] = []
         voices: dict[int | None, Voice] = {}
 
-        def enqueue(request: WindowRequest) -> Item:
-            items.append(item := self._item(job, request, hearing, follows=bool(items)))
+        def enqueue(request: WindowRequest, final: bool) -> Item:
+            items.append(item := self._item(job, request, hearing, follows=bool(items), final=final))
             self._enqueue(item)
             return item
 
@@ -145,10 +145,10 @@ class Engine:
             self._expected -= 1
             self._arrived.set()  # who lingers for company may look again
 
-    def _item(self, job: int, request: WindowRequest, hearing: Hearing, *, follows: bool) -> Item:
+    def _item(self, job: int, request: WindowRequest, hearing: Hearing, *, follows: bool, final: bool) -> Item:
         packed = request.mode == "packed"
         weight = packing.weight(request.seconds, self._settings.pack_gap_seconds) if packed else 1.0
-        return Item(job, request, hearing, weight, follows, time.monotonic(), get_contextvars())
+        return Item(job, request, hearing, weight, follows, final, time.monotonic(), get_contextvars())
 
     def _enqueue(self, item: Item, *, back: bool = False) -> None:
         """Put a window into the queue, or `back` into it; nothing when its job has left."""
@@ -283,6 +283,8 @@ class Engine:
             if not item.done.done():
                 item.done.set_result((heard, timing))
                 item.hearing.on_progress()
+                if item.final:
+                    item.hearing.on_done(item.window)
 
     def _retry(self, item: Item, death: ChildDied) -> None:
         """Let a window be heard once more, elsewhere and alone: it may have been the one that killed the process."""

@@ -20,7 +20,8 @@ BYTES_PER_SAMPLE = 2
 class Hearing:
     """One job for the engine. `pcm` holds interleaved int16 frames at 16 kHz.
 
-    `began` is its time.monotonic(); `on_progress` is called whenever one of its windows starts or ends.
+    `began` is its time.monotonic(); `on_progress` is called whenever one of its windows starts or ends, `on_done`
+    with each window whose sound is not needed any more.
     """
 
     pcm: Path
@@ -30,6 +31,7 @@ class Hearing:
     began: float
     on_progress: Callable[[], None]
     channels: int = 1
+    on_done: Callable[[Window], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Item:
     hearing: Hearing
     weight: float  # of a full window
     follows: bool  # the job has had a window before
+    final: bool  # it will not be heard in another language
     queued: float  # time.monotonic()
     said: dict[str, Any]  # what the job's log lines say: lines about its windows say it too
     done: asyncio.Future[tuple[WindowResult, WindowTiming]] = field(

@@ -17,9 +17,14 @@ RESET_TEMPERATURE = 0.5  # a text that needed more is no good prompt (Whisper's 
 
 
 class Voice:
-    """Makes the requests of one channel's windows, in their order; `enqueue` puts one of them into the queue."""
+    """Makes the requests of one channel's windows, in their order; `enqueue` puts one of them into the queue.
 
-    def __init__(self, hearing: Hearing, settings: EngineSettings, enqueue: Callable[[WindowRequest], Item]) -> None:
+    It is told, too, whether the request is final, or may be followed by one for the same window.
+    """
+
+    def __init__(
+        self, hearing: Hearing, settings: EngineSettings, enqueue: Callable[[WindowRequest, bool], Item]
+    ) -> None:
         options = hearing.options
         if options.language is None and not options.languages and not options.multilingual:
             options = replace(options, language=settings.default_language)
@@ -39,7 +44,7 @@ class Voice:
         previous: tuple[int, ...] = ()
         if self._options.condition_on_previous_text and self.items:
             previous = await self._said()
-        self.items.append(self._enqueue(self._request(window, self._options, previous)))
+        self.items.append(self._enqueue(self._request(window, self._options, previous), not self._votes))
 
     async def settle(self) -> None:
         """Wait for the windows; then `items` are final, all in the language that they elected."""
@@ -58,7 +63,8 @@ class Voice:
         self._options = replace(self._options, language=self.language)
         for number, item in enumerate(self.items):
             if item.done.result()[0].language != self.language:
-                self.items[number] = self._enqueue(self._request(item.window, self._options, item.request.previous))
+                again = self._request(item.window, self._options, item.request.previous)
+                self.items[number] = self._enqueue(again, True)
 
     def _elect(self, ballots: list[Ballot]) -> None:
         if (elected := elect(ballots)) is not None:

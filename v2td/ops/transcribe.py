@@ -124,6 +124,7 @@ class Transcriber:
             priority=PRIORITY,
             began=time.monotonic(),
             on_progress=on_progress,
+            on_done=speech.release,
         )
 
 
