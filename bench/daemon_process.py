@@ -21,7 +21,7 @@ from bench.stand_ins import ConstantDecoders, ConstantDownloader, sleeping
 from v2td import config, daemon, logs
 
 LAG_SECONDS = 0.005  # how often the loop is asked; libuv's timers know whole milliseconds
-FROZEN_GC = (50_000, 20, 100)  # thresholds with --freeze
+FROZEN_GC = (10_000, 10, 10)  # thresholds with --freeze
 
 
 async def _main(loaded: config.LoadedConfig, lags: list[tuple[float, float]] | None) -> None:
