@@ -151,8 +151,7 @@ def test_words_lie_in_their_segments(model: WhisperModel, ask: Ask) -> None:
         for segment in result.segments:
             assert segment.words
             assert "".join(word.text for word in segment.words).strip() == segment.text.strip()
-            # faster-whisper itself lets a first word begin a little before a segment whose start it trusts.
-            assert segment.start - 0.5 <= segment.words[0].start
+            assert segment.start <= segment.words[0].start
             assert segment.words[-1].end <= segment.end <= recording.seconds + 0.01
             for word, after in zip(segment.words, segment.words[1:], strict=False):
                 assert word.start <= word.end <= after.start
