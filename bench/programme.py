@@ -24,7 +24,7 @@ DECODE_SECONDS = {"micro": 0.03, "tiny": 0.04, "base": 0.07, "small": 0.22}  # a
 OUR_SHARE_OF_DECODING = 0.3
 WINDOW_SECONDS = 30.0
 PACK_GAP_SECONDS = 0.6
-OPEN_SECONDS = 20.0  # until all contestants are ready and warm
+OPEN_SECONDS = 25.0  # until all contestants are ready and warm
 
 
 @dataclass(frozen=True, slots=True)

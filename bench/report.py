@@ -11,6 +11,8 @@ from typing import Any
 from bench.context import Cell, Findings, Size, Table
 from bench.measures import Measure
 
+BUSY = 0.5  # load per CPU before the run
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -49,6 +51,8 @@ def markdown(size: Size, machine: dict[str, Any], ran: Sequence[Ran]) -> str:
         f"{machine['cpu']}, {machine['cpus']} CPUs ({', '.join(machine['cpu_flags'])}), {machine['memory_gib']} GiB, "
         f"v2td {machine['v2td']}, {machine['date']}; load average before the run {machine['load_average_before']}."
     )
+    if machine["load_average_before"] > BUSY * machine["cpus"]:
+        where += " **The machine was busy with something else: do not trust this run.**"
     parts = [
         f"# Benchmark report ({size})",
         where,

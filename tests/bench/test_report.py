@@ -71,6 +71,11 @@ def test_the_report_has_the_tables_the_plots_and_the_notes() -> None:
     assert "something else" in text
 
 
+def test_the_report_of_a_busy_machine_says_so() -> None:
+    assert "do not trust" not in report.markdown("default", MACHINE, [GOOD])
+    assert "do not trust" in report.markdown("default", MACHINE | {"load_average_before": 1.1}, [GOOD])
+
+
 def test_it_writes_all_files_and_removes_plots_of_earlier_runs(tmp_path: Path) -> None:
     (tmp_path / "stale.png").touch()
     report.write(tmp_path, "quick", MACHINE, [GOOD, FAILED])
