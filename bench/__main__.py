@@ -74,8 +74,14 @@ def _run(measure: Measure, services: Services, size: Size, folder: Path) -> repo
         _console.print(f"{time.monotonic() - began:6.1f} s  {measure.name}: {line}", markup=False)
 
     async def measured() -> report.Ran:
-        async with asyncio.timeout(MEASURE_SECONDS[size]):
-            findings = await measure.load()(Context(services, size, folder, say))
+        deadline = asyncio.timeout(MEASURE_SECONDS[size])
+        try:
+            async with deadline:
+                findings = await measure.load()(Context(services, size, folder, say))
+        except TimeoutError:
+            if deadline.expired():
+                raise TimeoutError(f"not done after {MEASURE_SECONDS[size]} s") from None
+            raise
         return report.Ran(measure, time.monotonic() - began, findings)
 
     folder.mkdir()
