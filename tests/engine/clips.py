@@ -153,6 +153,7 @@ async def hear_sounds(
     path: Path,
     channels: Sequence[Sequence[Pcm]],
     options: Options,
+    on_done: Callable[[Window], None] = lambda _: None,
 ) -> Recognition:
     """Hear a recording whose channels each are these sounds, one behind the other and each a window."""
     length = max(sum(map(len, sounds)) for sounds in channels)
@@ -171,5 +172,5 @@ async def hear_sounds(
         for each in windows:
             yield each
 
-    hearing = Hearing(path, found(), options, 5, monotonic(), lambda: None, channels=len(channels))
+    hearing = Hearing(path, found(), options, 5, monotonic(), lambda: None, len(channels), on_done)
     return await engine.transcribe(hearing)

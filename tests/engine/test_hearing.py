@@ -18,9 +18,17 @@ pytestmark = pytest.mark.slow  # starts processes that load models
 
 async def test_a_first_window_in_another_language_does_not_decide(tmp_path: Path) -> None:
     sounds = [VIETNAMESE[0], *ENGLISH[1:6]]
+    done: list[int] = []
     async with running_engine() as engine:
-        heard = await hear_sounds(engine, tmp_path / "pcm", [[pcm_of(each) for each in sounds]], Options())
+        heard = await hear_sounds(
+            engine,
+            tmp_path / "pcm",
+            [[pcm_of(each) for each in sounds]],
+            Options(),
+            lambda window: done.append(window.index),
+        )
         assert heard.language == "en"
+        assert sorted(done) == [0, 3, 4, 5], "the sound of those that voted for it is kept to the end"
         assert [result.language for _, result in heard.windows] == ["en"] * 6
         assert text_of(heard)[1:] == [each.text for each in sounds[1:]]
         assert slots_of(engine)[0].windows == 7, "the first was heard again"

@@ -38,17 +38,28 @@ class Desk:
         self._said = said
         self._hearing = Hearing(Path("pcm"), _none(), options, 5, 0.0, lambda: None)
         self.requests: list[WindowRequest] = []
+        self.finals: list[bool] = []
         self.voice = Voice(self._hearing, EngineSettings.model_validate(settings), self._enqueue)
 
-    def _enqueue(self, request: WindowRequest) -> Item:
+    def _enqueue(self, request: WindowRequest, final: bool) -> Item:
         self.requests.append(request)
+        self.finals.append(final)
         index = request.window.index
         detects = request.options.language is None or request.options.multilingual
         languages = self._detected[index] if detects else ()
         language = languages[0][0] if languages else request.options.language or "en"
         tokens, temperature = self._said[index] if self._said else ((), 0.0)
         segment = Segment(0.0, 1.0, "text", -0.1, 0.0, 1.0, temperature)
-        item = Item(1, request, self._hearing, 1.0, index > 0, 0.0, {})
+        item = Item(
+            job=1,
+            request=request,
+            hearing=self._hearing,
+            weight=1.0,
+            follows=index > 0,
+            final=final,
+            queued=0.0,
+            said={},
+        )
         result = WindowResult((segment,), language, languages, tokens, (), redone=False)
         item.done.set_result((result, WindowTiming(index, 0, 0.0, 0.0)))
         return item
@@ -117,6 +128,16 @@ class TestLanguage:
         assert [item.done.result()[0].language for item in desk.voice.items] == ["vi", "en", "vi", "vi"]
         assert desk.voice.language == "vi"
         assert desk.voice.probability == pytest.approx((3 * 0.8 + 0.1) / 4)
+
+    async def test_sound_is_kept_for_those_who_may_hear_it_again(self) -> None:
+        voting = Desk(Options(), detected=[EN, VI, EN])
+        await voting.hear(*map(window, range(4)))
+        assert [each.window.index for each in voting.requests] == [0, 1, 2, 1, 3]
+        assert voting.finals == [False, False, False, True, True]
+        for options in (Options(language="en"), Options(multilingual=True)):
+            desk = Desk(options, detected=[EN, VI])
+            await desk.hear(window(0), window(1))
+            assert desk.finals == [True, True]
 
     async def test_nothing_elects_nobody(self) -> None:
         desk = Desk(Options())
