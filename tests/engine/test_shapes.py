@@ -1,7 +1,8 @@
 """Every shape of Whisper through stock faster-whisper, and through every path of the engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -21,6 +22,7 @@ from v2td.engine import Engine, Hearing, Recognition
 from v2td.engine.batch import ModelRequest, WindowRequest, WindowResult
 from v2td.engine.recognizer import Recognizer
 from v2td.engine.topology import SlotPlan
+from v2td.errors import ErrorClass, JobError
 from v2td.jobs import Options, Segment, Span, Window, WindowMode
 
 pytestmark = pytest.mark.slow  # loads models
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.slow  # loads models
 IDS = {"multilingual": 51865, "english": 51864, "v3": 51866}
 LANGUAGES = {"multilingual": 99, "english": 99, "v3": 100}
 ENGLISH = Options(language="en")
+WORDS = Options(language="en", word_timestamps=True)
 CLIPS = tuple(each for each in recordings() if each.language == "en" and each.seconds < 7)
 DOUBTS_EVERYTHING = QualitySettings(doubt_logprob=0)
 
@@ -135,17 +138,19 @@ class TestRecognizer:
             previous: tuple[int, ...] = (),
             quality: QualitySettings = QualitySettings(),  # noqa: B008 (frozen)
         ) -> tuple[WindowResult, ...]:
-            recognizer = Recognizer(model, ModelRequest(Path(), "cpu", "int8", SlotPlan((), 1), 0.6, quality))
+            recognizer = Recognizer(
+                model, ModelRequest(Path(), "cpu", "int8", SlotPlan((), 1), 0.6, quality), lambda: False
+            )
             requests = [
                 WindowRequest(pcms[clip], 1, window, options, beam_size, mode, previous)
                 for clip in clips
                 for window in whole(pcms[clip])
             ]
-            results = recognizer.transcribe(requests)
+            results = [result for result in recognizer.transcribe(requests) if result is not None]
             assert len(results) == len(clips)
             for clip, result in zip(clips, results, strict=True):
                 check_form(result.segments, clip.seconds)
-            return results
+            return tuple(results)
 
         return heard
 
@@ -168,20 +173,18 @@ class TestRecognizer:
                 assert (said(english), said(vietnamese)) == (EN.text, VI.text)
 
     def test_words_have_times_where_the_model_can_tell_them(self, shape: Shape, hear: Heard) -> None:
-        options = replace(ENGLISH, word_timestamps=True)
         if shape.alignment == "missing":
             with pytest.raises(RuntimeError, match="alignment_heads"):
-                hear((EN,), options)
+                hear((EN,), WORDS)
             return
-        for result in hear(CLIPS, options):
+        for result in hear(CLIPS, WORDS):
             assert result.segments
             for segment in result.segments:
                 assert segment.words
                 assert "".join(word.text for word in segment.words).strip() == segment.text.strip()
 
     def test_doubtful_windows_are_heard_again(self, shape: Shape, hear: Heard) -> None:
-        has_words = shape.alignment != "missing"
-        results = hear((EN,), replace(ENGLISH, word_timestamps=has_words), quality=DOUBTS_EVERYTHING)
+        results = hear((EN,), ENGLISH if shape.alignment == "missing" else WORDS, quality=DOUBTS_EVERYTHING)
         assert all(result.redone for result in results)
         assert "logprob" in results[0].flags
         if shape.speaks:
@@ -217,21 +220,35 @@ class TestEngine:
             Options(language="en", condition_on_previous_text=True),
             Options(language="en", beam_size=5),
         )
-        has_words = shape.alignment != "missing"
-        async with running_engine(model=str(folder), window_mode="packed") as engine, asyncio.TaskGroup() as group:
-            jobs = [group.create_task(hear(engine, pcms[EN], options)) for options in kinds]
-            split = group.create_task(hear(engine, both, Options(channels="split"), channels=2))
-            words = group.create_task(hear(engine, pcms[EN], replace(ENGLISH, word_timestamps=has_words)))
-        for job, options in zip([*jobs, words], [*kinds, ENGLISH], strict=True):
+        async with running_engine(model=str(folder), window_mode="packed") as engine:
+            with impossible(shape.alignment == "missing"):
+                (result,) = (each for _, each in (await hear(engine, pcms[EN], WORDS)).windows)
+                assert all(segment.words for segment in result.segments)
+            with impossible(shape.vocabulary == "multilingual"):
+                cantonese = await hear(engine, pcms[EN], Options(languages=("yue",)))
+                assert cantonese.language == ("yue" if shape.is_multilingual else "en")
+            async with asyncio.TaskGroup() as group:
+                jobs = [group.create_task(hear(engine, pcms[EN], options)) for options in kinds]
+                split = group.create_task(hear(engine, both, Options(channels="split"), channels=2))
+        for job, options in zip(jobs, kinds, strict=True):
             assert len(job.result().windows) == 1
             if shape.speaks:
                 assert text_of(job.result()) == [EN.text], options
                 assert job.result().language == "en"
+        assert [window.channel for window, _ in split.result().windows] == [0, 1]
         if shape.is_multilingual and shape.speaks:
             assert split.result().channel_languages == ((0, "en"), (1, "vi"))
-        assert [window.channel for window, _ in split.result().windows] == [0, 1]
-        for _window, result in words.result().windows:
-            assert all(bool(segment.words) == has_words for segment in result.segments)
+
+
+@contextmanager
+def impossible(is_so: bool) -> Iterator[None]:
+    """What the model cannot do fails that job alone."""
+    if not is_so:
+        yield
+        return
+    with pytest.raises(JobError) as caught:
+        yield
+    assert caught.value.error_class is ErrorClass.INFERENCE_CRASH
 
 
 async def hear(engine: Engine, pcm: Path, options: Options, channels: int = 1) -> Recognition:
