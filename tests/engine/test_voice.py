@@ -179,6 +179,7 @@ class TestMode:
             Options(),
             Options(language="en", word_timestamps=True),
             Options(multilingual=True),
+            Options(language="en", multilingual=True),
             CHAIN,
         ],
     )
