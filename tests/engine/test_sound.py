@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from tests.engine.clips import ENGLISH, Ask, asker, load_model, pcm_of
 from v2td.config import QualitySettings
-from v2td.engine.batch import FULL_SECONDS
+from v2td.engine.batch import FULL_SECONDS, MAX_PROMPT_TOKENS
 from v2td.engine.packing import Place
 from v2td.engine.sound import (
-    MAX_PROMPT_TOKENS,
     Sound,
     before,
     decoding_options,
