@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 import tempfile
 import time
@@ -74,6 +75,9 @@ def _run(measure: Measure, services: Services, size: Size, folder: Path) -> repo
         _console.print(f"{time.monotonic() - began:6.1f} s  {measure.name}: {line}", markup=False)
 
     async def measured() -> report.Ran:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         deadline = asyncio.timeout(MEASURE_SECONDS[size])
         try:
             async with deadline:
@@ -98,4 +102,7 @@ def _run(measure: Measure, services: Services, size: Size, folder: Path) -> repo
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (KeyboardInterrupt, asyncio.CancelledError):  # Ctrl-C or SIGTERM: everything that was started has ended
+        sys.exit(130)

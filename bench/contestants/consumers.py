@@ -78,13 +78,15 @@ class Consumer:
                 await self._place.produce(messages)
                 await self._line.until(ids)
         except TimeoutError:
-            missing = len(ids.keys() - self._line.times.keys())
-            what = f"{missing} of {len(ids)} without a row after {seconds:.0f} s"
+            late = len(ids.keys() - self._line.times.keys())
+            what = f"{late} of {len(ids)} without a row after {seconds:.0f} s"
             raise ContestError(f"{what}:\n{self._tree.last_words()}") from None
         began = self._site.first_request
         assert began is not None, "rows without a download"
         finished = {clip.name: self._line.times[job_id] - began for job_id, clip in ids.items()}
         texts = dict(await self._place.fetch(self._texts, list(ids)))
+        if missing := ids.keys() - texts.keys():
+            raise ContestError(f"{len(missing)} of {len(ids)} were not transcribed in this run")
         return Heard(
             seconds=max(finished.values()),
             finished=finished,
@@ -160,7 +162,8 @@ async def v2td_daemon(arena: Arena, mode: str, changes: Config | None = None) ->
             running(command, log) as tree,
         ):
             await _until(tree, lambda: _has_logged(log, "ready"))
-            texts = "SELECT job_id, text FROM transcriptions WHERE job_id = ANY($1)"
+            # A text taken from an earlier round's would be no work at all.
+            texts = "SELECT job_id, text FROM transcriptions WHERE job_id = ANY($1) AND cached_from IS NULL"
             yield Consumer(name, tree, place=place, site=arena.web.site(), line=line, texts=texts)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -13,11 +15,14 @@ from typing import Protocol
 import psutil
 
 from bench.corpus import ROOT, Clip
+from v2td.child import PR_SET_PDEATHSIG
 
 STOP_SECONDS = 20.0
 SAMPLE_SECONDS = 0.5
 # What a user has set for a v2td of their own, or for their database, is not for the contestants.
 FOREIGN_VARIABLES = ("V2TD_", "STT_", "WHISPER_", "DB_", "PG", "NOTIFY_SOCKET", "WATCHDOG_", "OMP_")
+
+_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
 
 
 class ContestError(Exception):
@@ -126,11 +131,19 @@ def _with_descendants(root: psutil.Process) -> list[psutil.Process]:
         return []
 
 
+def _die_with_parent() -> None:
+    """Have the kernel end this process with the benchmark, whatever ends that."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 @asynccontextmanager
 async def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, *, pipes: bool = False
 ) -> AsyncIterator[ProcessTree]:
-    """Run a command with its errors (and its output, unless `pipes`) in `log`; ended by SIGTERM at the end."""
+    """Run a command with its errors (and its output, unless `pipes`) in `log`; ended by SIGTERM at the end, or with us.
+
+    Enter it in the main thread: the kernel counts the death of the starting thread as that of the parent.
+    """
     own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_VARIABLES)}
     pipe = asyncio.subprocess.PIPE
     with log.open("wb") as output:
@@ -141,6 +154,7 @@ async def running(
             stderr=output,
             cwd=ROOT,
             env=own | dict(environment or {}),
+            preexec_fn=_die_with_parent,
             limit=1 << 24,  # bytes of one line of its output
         )
     try:
