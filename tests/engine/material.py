@@ -70,7 +70,7 @@ def cut_words(language: str, seed: int) -> Take:
 
 
 def very_quiet(language: str, seed: int) -> Take:
-    """As far below the usual as a telephone held at arm's length, 40 dB; still above what 16 bits can tell."""
+    """40 dB below the usual: 16 bits begin to be coarse."""
     usual = conversation(language, seed)
     return replace(usual, sound=usual.sound * np.float32(0.01))
 
