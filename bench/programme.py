@@ -90,8 +90,8 @@ PROGRAMMES: dict[Size, tuple[Programme, ...]] = {
             "base",
             (
                 Contest(_workload("long", ("minute", 2)), 1, (*_LONG, "batched")),
-                Contest(_workload("short", ("3s", 16)), 1, (*_SHORT, "v2td_full", "original")),
-                Contest(_workload("5s", ("5s", 8)), 1, _SHORT),
+                Contest(_workload("short", ("3s", 12)), 1, (*_SHORT, "v2td_full", "original")),
+                Contest(_workload("5s", ("5s", 6)), 1, _SHORT),
             ),
         ),
     ),
