@@ -18,6 +18,7 @@ from bench.words import word_errors
 from v2td import bundled
 
 WARM_UP = ("3s", 1)
+SETTLE_SECONDS = 0.5  # before each run: the OpenMP threads of who was last spin for a while, and offsets are committed
 
 
 async def measure(context: Context) -> Findings:
@@ -66,6 +67,7 @@ async def _hold(context: Context, programme: Programme) -> tuple[Trials, list[st
 
 
 async def _run(contest: Contest, name: str, contestant: Contestant, clips: Sequence[Clip]) -> Trial:
+    await asyncio.sleep(SETTLE_SECONDS)
     heard = await contestant.hear(clips)
     return Trial(
         workload=contest.workload.name,
