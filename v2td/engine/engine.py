@@ -24,7 +24,7 @@ from v2td.engine.scheduler import WindowQueue
 from v2td.engine.slot import RESTING, Slot
 from v2td.engine.topology import Plan
 from v2td.engine.voice import Voice, recognition
-from v2td.errors import ConfigError
+from v2td.errors import ConfigError, ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE, Window, WindowTiming
 from v2td.logs import get_logger
 
@@ -102,6 +102,8 @@ class Engine:
                 voice = voices.get(window.channel) or Voice(hearing, self._settings, enqueue)
                 voices[window.channel] = voice
                 await voice.add(window)
+                for item in items:
+                    item.raise_failure()
                 while items[-1].waiting and self._waiting_bytes >= self._waiting_bytes_max:
                     self._taken.clear()
                     await self._taken.wait()
@@ -112,7 +114,7 @@ class Engine:
             for item in self._queue.remove_job(job):
                 self._leave_queue(item)
             for item in items:
-                item.done.cancel()
+                item.leave()
         return recognition(hearing, voices)
 
     def status(self) -> dict[str, Any]:
@@ -120,16 +122,7 @@ class Engine:
         return {
             "queued_windows": len(self._queue),
             "window_seconds_expected": self._cost.seconds,
-            "slots": [
-                {
-                    "slot": slot.number,
-                    "state": slot.state,
-                    "pid": slot.child.pid,
-                    "restarts": slot.child.generation - 1,
-                    "windows": slot.windows,
-                }
-                for slot in self._slots
-            ],
+            "slots": [slot.status() for slot in self._slots],
         }
 
     def stalled(self, seconds: float) -> bool:
@@ -194,7 +187,7 @@ class Engine:
         """Give a process that grew or served long enough a successor; let the model of an idle one go."""
         settings = self._settings
         rss = slot.watch()
-        if 0 < settings.max_rss_bytes < rss:
+        if 0 < settings.max_rss_bytes < rss and slot.windows:
             await slot.replace("memory")
         elif 0 < settings.max_windows <= slot.windows:
             await slot.replace("windows")
@@ -251,13 +244,8 @@ class Engine:
             for item in batch:
                 self._retry(item, death)
             await slot.replace(death.reason, batch[0].said if len(batch) == 1 else {"windows": len(batch)})
-        except Exception as error:  # whatever the model raises fails one job alone
-            log.exception("inference failed", slot=slot.number, windows=len(batch), **batch[0].said)
-            if len(batch) == 1:
-                batch[0].fail(f"the model raised {type(error).__name__}: {error}")
-            for item in batch:
-                item.crashes += 1
-                self._enqueue(item, back=True)
+        except Exception as error:  # noqa: BLE001 (whatever the model raises fails one job alone)
+            self._isolate(slot, batch, error)
         else:
             self._deliver(slot, batch, result)
         finally:
@@ -286,13 +274,29 @@ class Engine:
                 if item.final:
                     item.hearing.on_done(item.window)
 
+    def _isolate(self, slot: Slot, batch: list[Item], error: Exception) -> None:
+        """Fail the job of a window that was heard alone; windows of a batch are heard again, each alone."""
+        said = batch[0].said if len(batch) == 1 else {"windows": len(batch)}
+        if not isinstance(error, JobError):
+            log.error("inference failed", slot=slot.number, exc_info=error, **said)
+            error = _crash(f"the model raised {type(error).__name__}: {error}")
+        if len(batch) == 1:
+            batch[0].fail(error)
+        for item in batch:
+            item.crashes += 1
+            self._enqueue(item, back=True)
+
     def _retry(self, item: Item, death: ChildDied) -> None:
         """Let a window be heard once more, elsewhere and alone: it may have been the one that killed the process."""
         item.crashes += 1
         if item.crashes > CRASHES_FORGIVEN:
-            item.fail(f"the process {death.reason} {item.crashes} times on window {item.window.index}")
+            item.fail(_crash(f"the process {death.reason} {item.crashes} times on window {item.window.index}"))
         self._enqueue(item, back=True)
 
 
 def _weight(items: Sequence[Item]) -> float:
     return sum(item.weight for item in items)
+
+
+def _crash(reason: str) -> JobError:
+    return JobError(ErrorClass.INFERENCE_CRASH, reason)

@@ -10,7 +10,7 @@ from typing import Any
 
 from v2td.engine.batch import WindowRequest, WindowResult
 from v2td.engine.language import Ballot
-from v2td.errors import ErrorClass, JobError
+from v2td.errors import JobError
 from v2td.jobs import SAMPLE_RATE, Options, Window, WindowTiming
 
 BYTES_PER_SAMPLE = 2
@@ -97,10 +97,21 @@ class Item:
         """Bytes of PCM that wait with it."""
         return self.window.length * BYTES_PER_SAMPLE * self.hearing.channels
 
-    def fail(self, reason: str) -> None:
-        """End it with inference_crash, unless its job has left."""
+    def fail(self, error: JobError) -> None:
+        """End it so, unless its job has left."""
         if not self.done.done():
-            self.done.set_exception(JobError(ErrorClass.INFERENCE_CRASH, reason))
+            self.done.set_exception(error)
+
+    def raise_failure(self) -> None:
+        """Raise what it ended with, if that is known and an error."""
+        if self.done.done():
+            self.done.result()
+
+    def leave(self) -> None:
+        """Have it matter no more."""
+        if self.done.done() and not self.done.cancelled():
+            self.done.exception()  # seen, so that asyncio does not complain
+        self.done.cancel()
 
     async def ballot(self) -> Ballot:
         """Return its vote on the language, when it is heard."""

@@ -23,6 +23,7 @@ from v2td.engine.batch import Interval, ModelRequest, WindowRequest, WindowResul
 from v2td.engine.packing import Place
 from v2td.engine.segments import as_dict, own_segment
 from v2td.engine.sound import Sound, decoding_options, make_sound, whole
+from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE
 
 LANGUAGES_TOLD = 5  # the likeliest; the rest is noise
@@ -130,6 +131,8 @@ class Recognizer:
             known = [(token[2:-2], float(probability)) for token, probability in found]
             if options.languages:
                 known = [each for each in known if each[0] in options.languages]
+            if not known:
+                raise JobError(ErrorClass.BAD_FIELD, f"the model knows none of languages {list(options.languages)}")
             sound.languages = tuple(known[:LANGUAGES_TOLD])
             sound.speak(known[0][0])
 

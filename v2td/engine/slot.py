@@ -112,6 +112,16 @@ class Slot:
             with suppress(ProcessLookupError):
                 os.kill(self.child.pid, signal.SIGUSR1)
 
+    def status(self) -> dict[str, Any]:
+        """What /status shows."""
+        return {
+            "slot": self.number,
+            "state": self.state,
+            "pid": self.child.pid,
+            "restarts": self.child.generation - 1,
+            "windows": self.windows,
+        }
+
     def waited(self) -> None:
         """Note that there was nothing to do: the time until the next batch is no gap of ours."""
         self._ended = None

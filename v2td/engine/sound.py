@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from v2td.config import QualitySettings
 from v2td.engine.batch import FULL_SECONDS, MAX_PROMPT_TOKENS, WindowRequest
 from v2td.engine.packing import Place
-from v2td.jobs import SAMPLE_RATE, Span
+from v2td.errors import ErrorClass, JobError
+from v2td.jobs import SAMPLE_RATE, Options, Span
 
 Array = NDArray[Any]
 
@@ -80,7 +81,9 @@ def make_sound(
         task=options.task,
         language=language or options.language or UNKNOWN,
     )
-    prompt = model.get_prompt(tokenizer, before(model, request), hotwords=options.hotwords)
+    if model.model.is_multilingual and tokenizer.language is None:
+        raise JobError(ErrorClass.BAD_FIELD, f"the model does not know the language {options.language!r}")
+    prompt = model.get_prompt(tokenizer, before(model, request), hotwords=hotwords(model, options))
     return Sound(requests, places, model.feature_extractor(audio), tokenizer, prompt)
 
 
@@ -105,14 +108,20 @@ def before(model: WhisperModel, request: WindowRequest) -> list[int]:
     options = request.options
     tokens = [*(_tokens(model, options.prompt) if options.prompt else ()), *request.previous]
     room = MAX_PROMPT_TOKENS
-    if options.hotwords:
-        room -= len(_tokens(model, options.hotwords))
+    if words := hotwords(model, options):
+        room -= len(_tokens(model, words))
     return tokens[-room:] if room > 0 else []
 
 
+def hotwords(model: WhisperModel, options: Options) -> str | None:
+    """Return the hotwords of a job as plain words."""
+    return str(model.hf_tokenizer.decode(_tokens(model, options.hotwords))) if options.hotwords else None
+
+
 def _tokens(model: WhisperModel, text: str) -> list[int]:
-    ids: list[int] = model.hf_tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
-    return ids
+    """Return the tokens of a text; names of special ones in it, such as <|startoftranscript|>, are left out."""
+    eot = model.hf_tokenizer.token_to_id("<|endoftext|>")
+    return [each for each in model.hf_tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids if each < eot]
 
 
 def decoding_options(
@@ -145,7 +154,7 @@ def decoding_options(
         max_new_tokens=None,
         clip_timestamps=[0.0],
         hallucination_silence_threshold=None,
-        hotwords=request.options.hotwords,
+        hotwords=hotwords(model, request.options),
     )
 
 

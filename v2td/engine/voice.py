@@ -50,9 +50,11 @@ class Voice:
         """Wait for the windows; then `items` are final, all in the language that they elected."""
         if self._votes:
             await self._vote()
-        await asyncio.gather(*(item.done for item in self.items))
+        results = await asyncio.gather(*(item.done for item in self.items))
         if self._options.multilingual:
             self._elect([await item.ballot() for item in self.items])
+        elif results:  # not always what the job said: a model for English alone hears English
+            self.language = results[0][0].language
 
     async def _vote(self) -> None:
         """Let the windows so far elect the language; those that were heard in another are heard again."""
@@ -65,6 +67,8 @@ class Voice:
             if item.done.result()[0].language != self.language:
                 again = self._request(item.window, self._options, item.request.previous)
                 self.items[number] = self._enqueue(again, True)
+            else:
+                self._hearing.on_done(item.window)
 
     def _elect(self, ballots: list[Ballot]) -> None:
         if (elected := elect(ballots)) is not None:

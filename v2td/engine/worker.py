@@ -61,6 +61,8 @@ def transcribe(batch: Sequence[WindowRequest]) -> BatchResult:
     """Transcribe windows together, with the model of this process; SIGUSR1 asks it to give way as soon as it can."""
     assert _recognizer is not None, "setup() runs first"
     start = time.monotonic()
-    _asked_to_give_way.clear()
-    results = _recognizer.transcribe(batch)
+    try:
+        results = _recognizer.transcribe(batch)
+    finally:
+        _asked_to_give_way.clear()  # not before: a request may be quicker than the batch it is about
     return BatchResult(results, start, time.monotonic())
