@@ -30,11 +30,13 @@ def jobs_of(
     except JobError as error:
         return (_failure(error, coordinates, record, {}),)
     return tuple(
-        _job_or_failure(
-            entry, fields_of, replace(coordinates, record_index=index), record, settings=settings, model=model
-        )
+        _job_or_failure(entry, fields_of, _numbered(coordinates, index), record, settings=settings, model=model)
         for index, entry in entries
     )
+
+
+def _numbered(coordinates: Coordinates, index: int) -> Coordinates:
+    return coordinates if index == coordinates.record_index else replace(coordinates, record_index=index)
 
 
 def _entries(value: bytes | None, max_bytes: int) -> tuple[Sequence[tuple[int, Any]], Callable[[Any], dict[str, Any]]]:
