@@ -82,7 +82,7 @@ def text_of(recognition: Recognition) -> list[str]:
 
 
 def slots_of(engine: Engine) -> list[Slot]:
-    return engine._slots
+    return list(engine._slots)
 
 
 def freeze(slot: Slot) -> int:

@@ -38,7 +38,7 @@ def doubts(
         compression_ratio=compression_ratio,
         tokens=tokens,
         speech=speech,
-        text=text,
+        said=[(start, end, "some words") for start, end in text],
         quality=quality,
     )
 
@@ -46,6 +46,16 @@ def doubts(
 def test_good_text_has_no_flag_and_silence_without_text_neither() -> None:
     assert doubts() == ()
     assert doubts(tokens=(), speech=(), text=()) == ()
+
+
+def test_much_speech_with_little_text_beside_others() -> None:
+    speech = [(0.0, 22.0)]
+    usual = [(0.0, 6.0, "x" * 72), (6.0, 12.0, "x" * 78), (12.0, 18.0, "x" * 70)]
+    assert gate.sparse([*usual, (18.0, 22.0, "x" * 40)], speech) == [False] * 4
+    assert gate.sparse([*usual, (18.0, 22.0, "x" * 24)], speech) == [False, False, False, True]
+    assert gate.sparse([*usual, (18.0, 22.0, "x" * 24)], [(0.0, 20.0)]) == [False] * 4, "half of it is silence"
+    assert gate.sparse([usual[0], (18.0, 22.0, "x")], speech) == [False, False], "two say nothing of what is usual"
+    assert gate.sparse([], speech) == []
 
 
 def test_compression_ratio() -> None:

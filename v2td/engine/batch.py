@@ -17,6 +17,7 @@ MAX_PROMPT_TOKENS = 223  # half of Whisper's positions; the other half is for th
 SHORT_STEP = 100  # windows that are not padded to 30 s end on a whole second: so that some can be decoded together
 
 Interval = tuple[float, float]  # seconds of a window: start, end
+Said = tuple[float, float, str]  # seconds of a window, and what was heard there
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,24 @@ what those miss when windows are decoded greedily and together: loops, and speec
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 from v2td.config import QualitySettings
-from v2td.engine.batch import Interval
+from v2td.engine.batch import Interval, Said
 
 COMPRESSION = "compression_ratio"  # the text repeats itself, zlib finds
 LOGPROB = "logprob"  # the model was not sure
 REPETITION = "repetition"  # the same words again and again
 COVERAGE = "coverage"  # speech without text
+SPARSE = "sparse"  # much speech with little text: a sentence got lost within a segment
 BORDER = "border"  # text across the silence between two messages that shared a window
 FALLBACK = "fallback"  # the second decoding needed a higher temperature
 
 MAX_PHRASE = 20  # tokens of a phrase that is looked for again behind itself
 MIN_LOOP = 6  # tokens: shorter loops are how people speak
+SPARSE_SECONDS = 4.0  # of speech in a segment: shorter ones lose no sentence
+SPARSE_RATIO = 0.6  # of the window's median: characters in a second of speech
+SPARSE_COMPANY = 3  # segments: a median of fewer says nothing
 
 
 def doubts(
@@ -28,11 +33,12 @@ def doubts(
     compression_ratio: float,
     tokens: Sequence[int],
     speech: Sequence[Interval],
-    text: Sequence[Interval],
+    said: Sequence[Said],
     quality: QualitySettings,
 ) -> tuple[str, ...]:
-    """Return the flags of one window's text: `tokens` are its words', `text` where it lies, in order of start."""
+    """Return the flags of one window's text: `tokens` are its words', `said` in order of start."""
     flags = []
+    text = [(start, end) for start, end, _ in said]
     if compression_ratio > quality.compression_ratio_max:
         flags.append(COMPRESSION)
     if text and avg_logprob < quality.doubt_logprob:
@@ -41,7 +47,19 @@ def doubts(
         flags.append(REPETITION)
     if (speech and not text) or longest_gap(speech, text) >= quality.uncovered_seconds:
         flags.append(COVERAGE)
+    if any(sparse(said, speech)):
+        flags.append(SPARSE)
     return tuple(flags)
+
+
+def sparse(said: Sequence[Said], speech: Sequence[Interval]) -> list[bool]:
+    """Tell of each segment whether it has much speech and little text, compared with the others of its window."""
+    heard = [sum(max(0.0, min(end, to) - max(start, since)) for since, to in speech) for start, end, _ in said]
+    rates = [len(text.strip()) / max(seconds, 0.1) for (_, _, text), seconds in zip(said, heard, strict=True)]
+    usual = median(rates) if len(said) >= SPARSE_COMPANY else 0.0
+    return [
+        seconds >= SPARSE_SECONDS and rate < SPARSE_RATIO * usual for seconds, rate in zip(heard, rates, strict=True)
+    ]
 
 
 def is_silence(no_speech_prob: float, avg_logprob: float, quality: QualitySettings) -> bool:

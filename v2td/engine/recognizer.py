@@ -8,7 +8,6 @@ faster-whisper's own loop over a window, with beams and temperature fallback.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -19,23 +18,16 @@ from faster_whisper.audio import pad_or_trim
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
 
 from v2td.engine import gate, packing
-from v2td.engine.batch import Interval, ModelRequest, WindowRequest, WindowResult
+from v2td.engine.batch import ModelRequest, WindowRequest, WindowResult
 from v2td.engine.packing import Place
-from v2td.engine.segments import as_dict, own_segment
-from v2td.engine.sound import Sound, decoding_options, make_sound, whole
+from v2td.engine.second_hearing import hear_missing, hear_whole
+from v2td.engine.segments import Segments, moved, our_segment, said, text_of
+from v2td.engine.sound import Sound, decoding_options, make_sound, storage, whole
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE
 
 LANGUAGES_TOLD = 5  # the likeliest; the rest is noise
 MAX_INITIAL_TIMESTAMP = 50  # in steps of 0.02 s: faster-whisper's one second
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """What one window said, with faster-whisper's segments, in seconds of the window."""
-
-    segments: list[dict[str, Any]]
-    flags: tuple[str, ...] = ()
 
 
 class Recognizer:
@@ -127,7 +119,7 @@ class Recognizer:
         if not self._model.model.is_multilingual:
             return
         if options.language is None or options.multilingual:
-            (found,) = self._model.model.detect_language(_storage(sound.encoded))
+            (found,) = self._model.model.detect_language(storage(sound.encoded))
             known = [(token[2:-2], float(probability)) for token, probability in found]
             if options.languages:
                 known = [each for each in known if each[0] in options.languages]
@@ -136,11 +128,11 @@ class Recognizer:
             sound.languages = tuple(known[:LANGUAGES_TOLD])
             sound.speak(known[0][0])
 
-    def _decode(self, sounds: list[Sound]) -> list[list[dict[str, Any]]]:
+    def _decode(self, sounds: list[Sound]) -> list[Segments]:
         """Return faster-whisper's segments of each sound; none where it is silent."""
         first = sounds[0]
         results = self._model.model.generate(
-            _storage(np.concatenate([sound.encoded for sound in sounds])),
+            storage(np.concatenate([sound.encoded for sound in sounds])),
             [sound.prompt for sound in sounds],
             beam_size=max(1, first.request.beam_size),
             max_length=self._model.max_length,
@@ -152,7 +144,7 @@ class Recognizer:
         )
         return [self._segments(sound, result) for sound, result in zip(sounds, results, strict=True)]
 
-    def _segments(self, sound: Sound, result: Any) -> list[dict[str, Any]]:
+    def _segments(self, sound: Sound, result: Any) -> Segments:
         tokens = result.sequences_ids[0]
         # As in faster-whisper's generate_with_fallback, with a length penalty of 1.
         avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
@@ -178,90 +170,63 @@ class Recognizer:
             if (text := sound.tokenizer.decode(segment["tokens"])).strip() and segment["start"] < segment["end"]
         ]
 
-    def _results(self, sound: Sound, segments: list[dict[str, Any]]) -> dict[int, WindowResult]:
+    def _results(self, sound: Sound, segments: Segments) -> dict[int, WindowResult]:
         """Divide the text among those who share the window, judge it, hear doubtful ones again."""
-        owned, strays = packing.divide([(each["start"], each["end"]) for each in segments], sound.places)
-        heard = {}
-        for place in sound.places:
-            own = [segments[index] for index in owned[place.clip]]
-            flags = self._doubts(sound, sound.requests[place.clip], own, place)
-            heard[place.clip] = _Heard(own, (gate.BORDER, *flags) if place.clip in strays else flags)
         if sound.request.options.word_timestamps and segments:
             self._align(sound, segments)
-        return {
-            place.clip: self._hear_again(sound, place, heard[place.clip])
-            if heard[place.clip].flags
-            else self._result(sound, place, heard[place.clip].segments, (), redone=False)
-            for place in sound.places
-        }
+        owned, strays = packing.divide([(each["start"], each["end"]) for each in segments], sound.places)
+        results = {}
+        for place in sound.places:
+            request = sound.requests[place.clip]
+            heard = [moved(segments[index], -place.start) for index in owned[place.clip]]
+            flags = self._doubts(sound, request, heard)
+            if place.clip in strays:
+                flags = (gate.BORDER, *flags)
+            if flags:
+                alone = sound
+                if len(sound.places) > 1 or request.mode != "full":
+                    alone = make_sound(self._model, {0: request}, [whole(0, request)], sound.language)
+                heard, flags = self._hear_again(alone, heard, flags)
+            results[place.clip] = WindowResult(
+                segments=tuple(our_segment(each, request.seconds) for each in heard),
+                language=sound.language,
+                languages=sound.languages,
+                tokens=tuple(token for each in heard for token in each["tokens"]),
+                flags=flags,
+                redone=bool(flags),
+            )
+        return results
 
-    def _doubts(
-        self, sound: Sound, request: WindowRequest, segments: list[dict[str, Any]], place: Place
-    ) -> tuple[str, ...]:
+    def _hear_again(self, alone: Sound, first: Segments, flags: tuple[str, ...]) -> tuple[Segments, tuple[str, ...]]:
+        """Return the less doubtful of what was heard first and what is heard now, and why it was heard again."""
+        heard = first
+        if flags != (gate.SPARSE,):
+            heard = hear_whole(self._model, alone, first, self._quality)
+            if len(self._doubts(alone, alone.request, heard)) > len(flags):
+                heard = first
+        heard = hear_missing(self._model, alone, heard, self._quality)
+        return heard, (*flags, gate.FALLBACK) if any(each["temperature"] > 0 for each in heard) else flags
+
+    def _doubts(self, sound: Sound, request: WindowRequest, segments: Segments) -> tuple[str, ...]:
         eot = sound.tokenizer.eot
-        text: list[Interval] = [(each["start"] - place.start, each["end"] - place.start) for each in segments]
         return gate.doubts(
             avg_logprob=min((each["avg_logprob"] for each in segments), default=0.0),
-            compression_ratio=get_compression_ratio("".join(each["text"] for each in segments).strip()),
+            compression_ratio=get_compression_ratio(text_of(segments)),
             tokens=[token for each in segments for token in each["tokens"] if token < eot],
             speech=list(request.speech()),
-            text=text,
+            said=said(segments),
             quality=self._quality,
         )
 
-    def _align(self, sound: Sound, segments: list[dict[str, Any]]) -> None:
+    def _align(self, sound: Sound, segments: Segments) -> None:
         """Give each segment its words."""
         options = decoding_options(self._model, sound.request, sound.tokenizer, self._quality)
         self._model.add_word_timestamps(
             [segments],
             sound.tokenizer,
-            _storage(sound.encoded),
+            storage(sound.encoded),
             sound.frames,
             options.prepend_punctuations,
             options.append_punctuations,
             0.0,
         )
-
-    def _hear_again(self, sound: Sound, place: Place, first: _Heard) -> WindowResult:
-        """Decode a doubtful window alone; keep what is less doubtful."""
-        request = sound.requests[place.clip]
-        reusable = len(sound.places) == 1 and request.mode == "full"
-        alone = sound if reusable else make_sound(self._model, {0: request}, [whole(0, request)], sound.language)
-        again = self._model.generate_segments(
-            alone.features,
-            alone.tokenizer,
-            decoding_options(self._model, request, alone.tokenizer, self._quality),
-            log_progress=False,
-            encoder_output=_storage(sound.encoded) if reusable else None,
-        )
-        segments = [as_dict(segment) for segment in again]
-        flags = self._doubts(alone, request, segments, alone.places[0])
-        if len(flags) > len(first.flags):
-            return self._result(sound, place, first.segments, first.flags, redone=True)
-        fallback = (gate.FALLBACK,) if any(each["temperature"] > 0 for each in segments) else ()
-        return self._result(
-            alone, alone.places[0], segments, (*first.flags, *fallback), redone=True, languages=sound.languages
-        )
-
-    def _result(
-        self,
-        sound: Sound,
-        place: Place,
-        segments: list[dict[str, Any]],
-        flags: tuple[str, ...],
-        *,
-        redone: bool,
-        languages: tuple[tuple[str, float], ...] | None = None,
-    ) -> WindowResult:
-        return WindowResult(
-            segments=tuple(own_segment(each, place) for each in segments),
-            language=sound.language,
-            languages=sound.languages if languages is None else languages,
-            tokens=tuple(token for each in segments for token in each["tokens"]),
-            flags=flags,
-            redone=redone,
-        )
-
-
-def _storage(array: np.ndarray[Any, Any]) -> ctranslate2.StorageView:
-    return ctranslate2.StorageView.from_array(np.ascontiguousarray(array))

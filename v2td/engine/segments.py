@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from v2td.engine.packing import Place
+from v2td.engine.batch import Said
 from v2td.jobs import Segment, Word
+
+Segments = list[dict[str, Any]]
 
 
 def as_dict(segment: Any) -> dict[str, Any]:
@@ -27,11 +29,31 @@ def as_dict(segment: Any) -> dict[str, Any]:
     }
 
 
-def own_segment(segment: dict[str, Any], place: Place) -> Segment:
-    """Return a segment of a shared window in seconds of its own one."""
+def moved(segment: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return a segment, its words included, so many seconds later."""
+    words = segment.get("words")
+    return segment | {
+        "start": segment["start"] + seconds,
+        "end": segment["end"] + seconds,
+        "words": words and [word | {"start": word["start"] + seconds, "end": word["end"] + seconds} for word in words],
+    }
+
+
+def text_of(segments: Segments) -> str:
+    """Return the text of all, as it is compared."""
+    return " ".join(each["text"].strip() for each in segments)
+
+
+def said(segments: Segments) -> list[Said]:
+    """Return where each segment lies, and its text."""
+    return [(each["start"], each["end"], each["text"]) for each in segments]
+
+
+def our_segment(segment: dict[str, Any], length: float) -> Segment:
+    """Return a segment as the parent gets it, inside its window of `length` seconds."""
 
     def own(seconds: float) -> float:
-        return float(min(max(seconds, place.start), place.end) - place.start)
+        return float(min(max(seconds, 0.0), length))
 
     words = segment.get("words") or ()
     # add_word_timestamps may move a word to before the segment's start, or behind its end.

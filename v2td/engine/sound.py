@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ctranslate2
 import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
@@ -85,6 +86,11 @@ def make_sound(
         raise JobError(ErrorClass.BAD_FIELD, f"the model does not know the language {options.language!r}")
     prompt = model.get_prompt(tokenizer, before(model, request), hotwords=hotwords(model, options))
     return Sound(requests, places, model.feature_extractor(audio), tokenizer, prompt)
+
+
+def storage(array: Array) -> ctranslate2.StorageView:
+    """Return an array as CTranslate2 takes it."""
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(array))
 
 
 def read_window(request: WindowRequest) -> NDArray[np.float32]:
