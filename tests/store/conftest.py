@@ -64,9 +64,11 @@ def writing(store: Database, settings: DatabaseSettings) -> Writing:
 
     @asynccontextmanager
     async def open_writer(
-        on_unwritable: Callable[[Failure], Awaitable[None]] = no_unwritable, **changes: Any
+        on_unwritable: Callable[[Failure], Awaitable[None]] = no_unwritable,
+        database: Database = store,
+        **changes: Any,
     ) -> AsyncIterator[Writer]:
-        writer = Writer(store, settings.model_copy(update=changes), on_unwritable)
+        writer = Writer(database, settings.model_copy(update=changes), on_unwritable)
         async with asyncio.TaskGroup() as group:
             group.create_task(writer.run())
             try:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v2td.store.sanitise import clean_json, clean_text
+from v2td.store.sanitise import clean_json, clean_text, encode_json
 
 ANY_TEXT = st.text(st.characters())  # surrogates and NUL among them
 ANY_JSON = st.recursive(
@@ -40,6 +40,15 @@ def test_clean_json_is_valid_json_without_nul_and_surrogates(value: Any) -> None
     assert clean_json(clean) == clean
 
 
+@given(ANY_JSON)
+def test_json_is_encoded_as_what_it_is_cleaned_to(value: Any) -> None:
+    assert json.loads(encode_json(value)) == clean_json(value)
+
+
+def test_only_a_nul_is_taken_for_one() -> None:
+    assert json.loads(encode_json(["\\u0000", "\\\\u0000", "a\0"])) == ["\\u0000", "\\\\u0000", "a"]
+
+
 def test_tuples_are_arrays_and_nan_is_null() -> None:
     assert clean_json({"a\0": (1, float("nan"), float("-inf"), "\ud800x")}) == {"a": [1, None, None, "x"]}
 
@@ -49,3 +58,5 @@ def test_endless_nesting_is_told() -> None:
     value.append(value)
     with pytest.raises(RecursionError):
         clean_json(value)
+    with pytest.raises(RecursionError):
+        encode_json(value)

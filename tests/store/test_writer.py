@@ -14,8 +14,9 @@ from tests.store.outcomes import coordinates, failure, segment, transcript
 from v2td.config import DatabaseSettings
 from v2td.errors import ErrorClass, ServiceError
 from v2td.jobs import Failure, Outcome, Word
-from v2td.store import Database, Writer, batch, ensure_partitions
+from v2td.store import Database, Writer, batch, ensure_partitions, open_database
 from v2td.store.connection import Connection
+from v2td.store.rows import rows_of
 
 # The end of the second seed, "Baseline Establishment", word for word.
 PERCENTILES = """
@@ -162,14 +163,45 @@ async def test_two_instances_leave_exactly_one_outcome_of_each_job(
     assert await sql.fetchval("SELECT count(*) FROM failures JOIN transcriptions USING (id)") == 0
 
 
-async def test_an_outcome_waits_for_the_others_transaction(store: Database, sql: Connection) -> None:
-    """The race of the test above, made certain: NOT EXISTS alone does not see what is not committed yet."""
+@pytest.fixture(params=["read committed", "repeatable read"])
+async def isolation(request: pytest.FixtureRequest, sql: Connection) -> str:
+    """What the server's administrator has set as the default; who connects from now on gets it."""
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{request.param}'")
+    return str(request.param)
+
+
+async def test_no_good_row_is_refused_because_another_instance_has_it(
+    isolation: str, writing: Writing, sql: Connection, settings: DatabaseSettings
+) -> None:
+    """Flushes of both kinds: those whose jobs are all new, and those of which another writer was first with some."""
+    async with AsyncExitStack() as stack:
+        databases = [await stack.enter_async_context(open_database(settings)) for _ in range(3)]
+        writers = [
+            await stack.enter_async_context(writing(flush_rows=rows, database=database))
+            for rows, database in zip((1, 8, 13), databases, strict=True)
+        ]
+        await asyncio.gather(
+            *(write_all(writer, *(transcript(n, at={"partition": n % 3}) for n in range(300))) for writer in writers)
+        )
+    assert await counts(sql) == (300, 600, 0)
+    times = "SELECT count(*) FROM transcript_segments JOIN transcriptions t ON t.id = transcription_id"
+    assert await sql.fetchval(f"{times} WHERE t.created_at = transcript_segments.created_at") == 600
+
+
+@pytest.mark.parametrize("second", [transcript(1), failure(1)], ids=["transcript", "failure"])
+async def test_an_outcome_waits_for_the_others_transaction(
+    second: Outcome, isolation: str, settings: DatabaseSettings, sql: Connection
+) -> None:
+    """The races of the tests above, made certain: what is not committed yet is not seen by a look."""
     await ensure_partitions(sql, 0)
-    async with store.raw() as one, store.raw() as other, asyncio.TaskGroup() as group, one.transaction():
-        await batch.insert(one, [transcript(1)])
-        second = group.create_task(batch.insert(other, [failure(1)]))
-        await until(lambda: sql.fetchval(f"SELECT count(*) > 0 {WAITING}"))
-    assert second.result() == batch.Written(0, 0, 0)
+    async with open_database(settings) as database, database.raw() as one, database.raw() as other:
+        assert await other.fetchval("SHOW default_transaction_isolation") == isolation
+        async with asyncio.TaskGroup() as group, one.transaction(isolation="read_committed"):
+            await batch.insert(one, [rows_of(transcript(1))])
+            inserting = group.create_task(batch.insert(other, [rows_of(second)]))
+            await until(lambda: sql.fetchval(f"SELECT count(*) > 0 {WAITING}"))
+    assert inserting.result() == batch.Written(0, 0, 0)
     assert await counts(sql) == (1, 2, 0)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from v2td.store.sanitise import encode_json
+
 Connection = Any  # asyncpg's Connection, or the pool's proxy of one, which has no type of its own
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _JSONB_VERSION = b"\x01"  # leads jsonb on the wire; COPY takes the binary format only
 
 
@@ -19,7 +20,7 @@ async def set_json_codec(connection: Connection) -> None:
 
 
 def _encode_jsonb(value: Any) -> bytes:
-    return _JSONB_VERSION + _encode(value).encode()
+    return _JSONB_VERSION + encode_json(value)
 
 
 def _decode_jsonb(data: bytes) -> Any:

@@ -46,7 +46,7 @@ async def ensure(connection: Connection, months_ahead: int) -> list[str]:
     """
     if not await _missing(connection, months_ahead):
         return []
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):  # so that others' partitions are seen
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
         missing = await _missing(connection, months_ahead)
         for partition in missing:

@@ -1,4 +1,7 @@
-"""Outcomes as rows: field names are column names, in the order in which COPY sends them. Pure."""
+"""Outcomes as rows: field names are column names, in the order in which COPY sends them. Pure.
+
+Text is made safe for Postgres here, JSON values when they are encoded (connection.py).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from uuid import UUID
 
 from v2td.jobs import Coordinates, Failure, Headers, Outcome, Segment, Transcript, options_sha256
 from v2td.messages import without_secrets
-from v2td.store.sanitise import clean_json, clean_text
+from v2td.store.sanitise import clean_text
 
 MAX_PAYLOAD_BYTES = 65_536  # of a record's value; of its key and of all its headers too
 
@@ -91,6 +94,21 @@ class FailureRow(NamedTuple):
     headers: list[list[Any]]
 
 
+class Rows(NamedTuple):
+    """What one outcome is stored as: a transcription with its segments, or a failure."""
+
+    transcription: TranscriptionRow | None
+    segments: list[SegmentRow]
+    failure: FailureRow | None
+
+
+def rows_of(outcome: Outcome) -> Rows:
+    """Return an outcome's rows."""
+    if isinstance(outcome, Transcript):
+        return Rows(transcription_row(outcome), list(segment_rows(outcome)), None)
+    return Rows(None, [], failure_row(outcome))
+
+
 def coordinates_of(outcome: Outcome) -> Coordinates:
     """Return where the outcome's job came from."""
     return outcome.job.coordinates if isinstance(outcome, Transcript) else outcome.coordinates
@@ -124,11 +142,11 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
         model=clean_text(transcript.model),
         text=clean_text(transcript.text),
         duration=transcript.duration_seconds,
-        timings=clean_json(transcript.timings),
+        timings=transcript.timings,
         speech_coverage_ratio=transcript.speech_coverage_ratio,
         truncated=transcript.truncated,
         cached_from=None,
-        metadata=clean_json(job.metadata),
+        metadata=job.metadata,
     )
 
 
@@ -194,7 +212,7 @@ def encode_headers(headers: Headers) -> list[list[Any]]:
         size += len(name) + len(value)
         if size > MAX_PAYLOAD_BYTES:
             break
-        encoded.append([clean_text(name), _header_value(value)])
+        encoded.append([name, _header_value(value)])
     return encoded
 
 
@@ -209,12 +227,10 @@ def _header_value(value: bytes) -> str | dict[str, str]:
 def _words(segment: Segment) -> list[dict[str, Any]] | None:
     if segment.words is None:
         return None
-    words = [
+    return [
         {"start": word.start, "end": word.end, "word": word.text, "probability": word.probability}
         for word in segment.words
     ]
-    cleaned: list[dict[str, Any]] = clean_json(words)
-    return cleaned
 
 
 def _clean(value: str | None) -> str | None:

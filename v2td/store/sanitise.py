@@ -6,8 +6,12 @@ whole COPY, so every string of an outcome passes through here.
 
 from __future__ import annotations
 
+import json
 import math
+from contextlib import suppress
 from typing import Any
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def clean_text(value: str) -> str:
@@ -37,3 +41,15 @@ def clean_json(value: Any) -> Any:
             return [clean_json(item) for item in value]
         case _:
             return value
+
+
+def encode_json(value: Any) -> bytes:
+    """Return the JSON text of a value, cleaned where it must be: to find nothing in it would cost more than to encode.
+
+    Raises ValueError for numbers that have too many digits, RecursionError as `clean_json`.
+    """
+    with suppress(ValueError):  # NaN, or a surrogate
+        encoded = _encode(value).encode()
+        if b"\\u0000" not in encoded:
+            return encoded
+    return _encode(clean_json(value)).encode()
