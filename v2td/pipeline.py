@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from random import Random
 from typing import Any
@@ -24,7 +24,7 @@ from v2td.engine import Engine, Hearing, Recognition
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters
-from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, SourceRecord, Transcript
+from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, SourceRecord, Transcript, WindowTiming
 from v2td.limit import Deadlines, PreparedLimit, PriorityLimit
 from v2td.logs import get_logger
 from v2td.messages import jobs_of, without_secrets
@@ -36,6 +36,37 @@ log = get_logger(__name__)
 
 PROVIDER = "local"
 NO_ROOM_SECONDS = 5.0
+
+
+class _Stage:
+    """Writes down how long jobs spend in a stage, in the metrics and in their own timings."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._in_flight = metrics.STAGE_IN_FLIGHT.labels(name)
+        self._seconds = metrics.STAGE_SECONDS.labels(name)
+
+    @contextmanager
+    def under_way(self, timings: dict[str, Any]) -> Iterator[None]:
+        """Count a job as being in the stage, and record the time."""
+        start = time.monotonic()
+        self._in_flight.inc()
+        try:
+            yield
+        finally:
+            self._in_flight.dec()
+            self.record(time.monotonic() - start, timings)
+
+    def record(self, seconds: float, timings: dict[str, Any]) -> None:
+        """Record a time that was measured elsewhere."""
+        timings[self._name] = round(seconds, 6)
+        self._seconds.observe(seconds)
+
+
+# Labels are looked up once, not for each job.
+_FETCH, _QUEUE, _PREPARE, _TRANSCRIBE, _WRITE = map(_Stage, ("fetch", "queue", "prepare", "transcribe", "write"))
+_TRANSCRIBED = metrics.JOBS_FINISHED.labels("transcribed")
+_THROUGHPUT = metrics.PROVIDER_THROUGHPUT.labels(PROVIDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +112,13 @@ class Pipeline:
         found = jobs_of(record, at, settings=self._settings.messages, model=self._settings.engine.model)
         if not found:
             metrics.RECORDS_SKIPPED.labels(at.topic).inc()
-        async with asyncio.TaskGroup() as group:
-            for each in found:
-                if each.coordinates.row_id() in durable:
-                    metrics.JOBS_KNOWN.inc()
-                else:
+        jobs = [each for each in found if each.coordinates.row_id() not in durable]
+        metrics.JOBS_KNOWN.inc(len(found) - len(jobs))
+        if len(jobs) == 1:  # as nearly always: no task of its own
+            await self._run(jobs[0])
+        else:
+            async with asyncio.TaskGroup() as group:
+                for each in jobs:
                     group.create_task(self._run(each))
 
     async def _run(self, job: Job | Failure) -> None:
@@ -148,12 +181,12 @@ class Pipeline:
         job = journey.job
         timings: dict[str, Any] = {"attempts": journey.attempt}
         journey.deadlines.start_attempt()
-        with _stage("fetch", timings):
+        with _FETCH.under_way(timings):
             audio = await self._rooms.downloader.fetch(job.audio_url)
         try:
             waiting = time.monotonic()
             async with self._prepared.inside(job.priority, audio.size_bytes):
-                _record("queue", time.monotonic() - waiting, timings)
+                _QUEUE.record(time.monotonic() - waiting, timings)
                 return await self._hear(journey, audio, timings)
         finally:
             self._rooms.downloader.discard(audio)
@@ -173,11 +206,11 @@ class Pipeline:
                     on_progress=lambda: deadlines.heard(speech.audio_seconds),
                     on_done=speech.release,
                 )
-                with _stage("transcribe", timings):
+                with _TRANSCRIBE.under_way(timings):
                     recognition = await self._rooms.engine.transcribe(hearing)
         except TimeoutError as error:
             raise TransientJobError(ErrorClass.TIMEOUT, "the transcription took longer than it may") from error
-        _record("prepare", speech.decode_seconds, timings)
+        _PREPARE.record(speech.decode_seconds, timings)
         return self._transcript(journey, audio, speech, recognition, timings)
 
     def _transcript(
@@ -189,7 +222,7 @@ class Pipeline:
         timings["flags"] = list(recognition.flags)
         if recognition.channel_languages:
             timings["channel_languages"] = {str(channel): each for channel, each in recognition.channel_languages}
-        timings["windows"] = [_rounded(asdict(timing)) for timing in recognition.timings]
+        timings["windows"] = [_timing(each) for each in recognition.timings]
         return Transcript(
             job=journey.job,
             audio_sha256=audio.sha256,
@@ -211,7 +244,7 @@ class Pipeline:
         """Make the outcome durable; a failure's dead letter goes first, so that no row is without its letter."""
         if isinstance(outcome, Failure):
             await self._rooms.dead_letters.send(outcome)
-        with _stage("write", {}):
+        with _WRITE.under_way({}):
             durable = await self._rooms.writer.write(outcome)
         if isinstance(durable, Failure):
             metrics.JOBS_FINISHED.labels("failed").inc()
@@ -236,11 +269,10 @@ def _failure(journey: _Journey, error: JobError) -> Failure:
 
 def _publish(transcript: Transcript) -> None:
     seconds = transcript.duration_seconds
-    metrics.JOBS_FINISHED.labels("transcribed").inc()
-    metrics.TRANSCRIPTION_DURATION.labels(transcript.provider, metrics.file_size_range(transcript.audio_bytes)).observe(
-        seconds
-    )
-    metrics.PROVIDER_THROUGHPUT.labels(transcript.provider).set(transcript.audio_bytes / metrics.MEGABYTE / seconds)
+    _TRANSCRIBED.inc()
+    size = metrics.file_size_range(transcript.audio_bytes)
+    metrics.TRANSCRIPTION_DURATION.labels(PROVIDER, size).observe(seconds)
+    _THROUGHPUT.set(transcript.audio_bytes / metrics.MEGABYTE / seconds)
     metrics.AUDIO_SECONDS.inc(transcript.audio_seconds)
     metrics.SPEECH_SECONDS.inc(transcript.speech_seconds)
     log.info(
@@ -252,21 +284,12 @@ def _publish(transcript: Transcript) -> None:
     )
 
 
-@contextmanager
-def _stage(name: str, timings: dict[str, Any]) -> Iterator[None]:
-    start = time.monotonic()
-    metrics.STAGE_IN_FLIGHT.labels(name).inc()
-    try:
-        yield
-    finally:
-        metrics.STAGE_IN_FLIGHT.labels(name).dec()
-        _record(name, time.monotonic() - start, timings)
-
-
-def _record(stage: str, seconds: float, timings: dict[str, Any]) -> None:
-    timings[stage] = round(seconds, 6)
-    metrics.STAGE_SECONDS.labels(stage).observe(seconds)
-
-
-def _rounded(timing: dict[str, Any]) -> dict[str, Any]:
-    return {key: round(value, 6) if isinstance(value, float) else value for key, value in timing.items()}
+def _timing(window: WindowTiming) -> dict[str, Any]:
+    return {
+        "index": window.index,
+        "slot": window.slot,
+        "start": round(window.start, 6),
+        "seconds": round(window.seconds, 6),
+        "flags": window.flags,
+        "batch": window.batch,
+    }

@@ -191,7 +191,8 @@ class Intake:
                 await asyncio.sleep(1)
             else:
                 if batches and await self._is_current():
-                    for records in batches.values():  # no await until the tracker has them all, or a batch is lost
+                    for tp, records in batches.items():  # no await until the tracker has them all, or a batch is lost
+                        metrics.RECORDS_RECEIVED.labels(tp.topic).inc(len(records))
                         for record in records:
                             self._accept(group, record)
 
@@ -210,7 +211,6 @@ class Intake:
         ticket = self._tracker.receive(Partition(record.topic, record.partition), record.offset)
         if ticket is None:
             return
-        metrics.RECORDS_RECEIVED.labels(record.topic).inc()
         at = Coordinates(self._cluster_id, record.topic, record.partition, record.offset, record.timestamp)
         if (under_way := self._works.get(at)) is not None and not under_way.cancelled:
             under_way.tickets.append(ticket)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-# All three are linear. _USERINFO is generous: parsers differ over backslashes, and slashes missing or too many.
+# All are linear. _USERINFO is generous: parsers differ over backslashes, and slashes missing or too many.
 _USERINFO = re.compile(r"\A(\s*+[A-Za-z][A-Za-z0-9+.-]*+:)?([/\\]*+)(?:[^/?#]*@[/\\]*+)+")
 _UNDERSTOOD = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*+://(?:\[[^]/?#@]*+\]|[^:/?#@]*+)(?::[0-9]*+)?(?=[/?#]|\Z)")
+_HIDING_PLACE = re.compile("[@?#]")
 _WHOLE_PATH = re.compile(r"\A(?:s3|file):", re.IGNORECASE)  # `?`, `#` and `@` are ordinary characters of a key
 
 
@@ -16,6 +17,8 @@ def without_secrets(url: str) -> str:
     Takes any text, also one that is no URL. What is not scheme://host[:port]/… loses all before its last @,
     since a password may hold what ends a host.
     """
+    if not _HIDING_PLACE.search(url):  # as nearly always
+        return url
     url = _USERINFO.sub(r"\1\2", url)
     if _WHOLE_PATH.match(url):
         return url

@@ -6,12 +6,11 @@ whole COPY, so every string of an outcome passes through here.
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import suppress
 from typing import Any
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+from pydantic_core import to_json
 
 
 def clean_text(value: str) -> str:
@@ -44,12 +43,12 @@ def clean_json(value: Any) -> Any:
 
 
 def encode_json(value: Any) -> bytes:
-    """Return the JSON text of a value, cleaned where it must be: to find nothing in it would cost more than to encode.
+    """Return the JSON text of `clean_json(value)`; it is cleaned only where the text shows the need.
 
-    Raises ValueError for numbers that have too many digits, RecursionError as `clean_json`.
+    Raises RecursionError as `clean_json`.
     """
-    with suppress(ValueError):  # NaN, or a surrogate
-        encoded = _encode(value).encode()
+    with suppress(ValueError):  # a surrogate
+        encoded = to_json(value, inf_nan_mode="null")
         if b"\\u0000" not in encoded:
             return encoded
-    return _encode(clean_json(value)).encode()
+    return to_json(clean_json(value))
