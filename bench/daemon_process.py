@@ -1,7 +1,7 @@
 """`python -m bench.daemon_process --config FILE`: the daemon as `v2td run` has it, with some rooms replaced.
 
 --constant fetch decode: those rooms answer with constants. --engine-factor F: the engine only sleeps, F seconds per
-second of audio (0: not at all). --freeze: gc.freeze() after the imports, and higher thresholds. --lag FILE: when
+second of audio (0: not at all). --default-gc: garbage is collected as Python has it by itself. --lag FILE: when
 (time.monotonic()) a timer was due and how late it was, each time, go there as JSON at the end. --profile FILE:
 cProfile's statistics of the whole run.
 """
@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
-import gc
 import json
 from pathlib import Path
 
 import uvloop
 
 from bench.stand_ins import ConstantDecoders, ConstantDownloader, sleeping
-from v2td import config, daemon, logs
+from v2td import config, daemon, duties, logs
 
 LAG_SECONDS = 0.005  # how often the loop is asked; libuv's timers know whole milliseconds
-FROZEN_GC = (10_000, 10, 10)  # thresholds with --freeze
 
 
 async def _main(loaded: config.LoadedConfig, lags: list[tuple[float, float]] | None) -> None:
@@ -41,11 +39,8 @@ async def _measure_lag(lags: list[tuple[float, float]]) -> None:
         lags.append((due, max(0.0, loop.time() - due)))
 
 
-def _freeze() -> None:
-    """Take all that imports have made out of the collector's sight, and let it run less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*FROZEN_GC)
+def _nothing() -> None:
+    """Tune nothing."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -53,7 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--constant", nargs="*", choices=("fetch", "decode"), default=())
     parser.add_argument("--engine-factor", type=float)
-    parser.add_argument("--freeze", action="store_true")
+    parser.add_argument("--default-gc", action="store_true")
     parser.add_argument("--lag", type=Path)
     parser.add_argument("--profile", type=Path)
     return parser.parse_args()
@@ -80,8 +75,8 @@ def main() -> None:
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     lags: list[tuple[float, float]] | None = [] if arguments.lag else None
     profile = cProfile.Profile() if arguments.profile else None
-    if arguments.freeze:
-        _freeze()
+    if arguments.default_gc:
+        duties.tune_garbage_collection = _nothing
     if profile:
         profile.enable()
     uvloop.run(_main(loaded, lags))

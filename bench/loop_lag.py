@@ -3,8 +3,7 @@
 v2td_loop_lag_seconds looks ten times a second and has coarse buckets, too little for a p99.9. So the daemon's process
 looks for itself, every 5 ms, and writes down each lag; libuv rounds timers to milliseconds, so 1 ms is its zero. The
 real daemon: real downloads, decoders and slots, the micro model. Then, in the same run, everything constant and many
-messages (the loop is all that works): with Python's garbage collector as it is, and with gc.freeze() after the
-imports and higher thresholds.
+messages (the loop is all that works): with the garbage collector as the daemon tunes it, and as Python has it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from bench.context import Context, Distribution, Findings, Table
 from bench.deployment import MeasureError, deploy, messages
 from bench.file_server import file_server
 from bench.load import speech_messages
-from bench.null_pipeline import CONSTANTS, MANY, QUIET
+from bench.null_pipeline import CONSTANTS, DEFAULT_GC, MANY, QUIET
 from v2td.bundled.recordings import AUDIO
 
 KEY = "loop_lag_p999_ms"
@@ -36,7 +35,7 @@ async def measure(context: Context) -> Findings:
     if context.size != "quick":
         count = int(context.by_size(0, 20_000, 100_000))
         busy["constants"] = await _constant(context, count)
-        busy["constants, gc.freeze() and higher thresholds"] = await _constant(context, count, "--freeze")
+        busy[f"constants, {DEFAULT_GC}"] = await _constant(context, count, "--default-gc")
     table = Table(
         "Event-loop lag",
         ("load", "looks", "p50 ms", "p99 ms", "p99.9 ms", "max ms"),

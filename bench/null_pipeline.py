@@ -24,6 +24,7 @@ GOAL = 3000
 CLIP = "en-02.ogg"  # 4 s of speech, Vorbis
 CONSTANTS = ("--constant", "fetch", "decode", "--engine-factor", "0")
 TIMEOUT_SECONDS = 600.0
+DEFAULT_GC = "Python's default garbage collection"
 QUIET: Config = {"log": {"level": "warning"}}
 MANY: Config = {  # as a user would set them who has this many short messages
     "pipeline": {"max_in_flight": 10_000, "max_prepared": 10_000},
@@ -45,16 +46,16 @@ async def measure(context: Context) -> Findings:
     """Answer with `null_messages_per_second`, the median over rounds."""
     count = int(context.by_size(5000, 20_000, 100_000))
     rounds = int(context.by_size(1, 3, 5))
-    null, frozen = [], []
+    null, default = [], []
     for _ in range(rounds):
         null.append(await _null(context, count, MANY | QUIET))
         context.say(f"{null[-1].per_second:.0f} messages/s")
         if context.size != "quick":
-            frozen.append(await _null(context, count, MANY | QUIET, "--freeze"))
-            context.say(f"{frozen[-1].per_second:.0f} messages/s with gc.freeze() and higher thresholds")
+            default.append(await _null(context, count, MANY | QUIET, "--default-gc"))
+            context.say(f"{default[-1].per_second:.0f} messages/s with {DEFAULT_GC}")
     rows = [_row("constants", count, null)]
     if context.size != "quick":
-        rows.append(_row("constants, gc.freeze() and higher thresholds", count, frozen))
+        rows.append(_row(f"constants, {DEFAULT_GC}", count, default))
         rows.append(_row("constants, a log line for each job", count, [await _null(context, count, MANY)]))
     real_count = int(context.by_size(100, 500, 5000))
     rows.append(

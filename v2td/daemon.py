@@ -86,6 +86,7 @@ async def run(config: LoadedConfig) -> None:
 async def _work(settings: Settings, signals: _Signals) -> None:
     try:
         async with _opened(settings) as daemon, admin_endpoint(daemon):
+            duties.tune_garbage_collection()
             signals.running = True
             await _serve(daemon, signals.stop)
     except ExceptionGroup as group:
