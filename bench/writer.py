@@ -1,8 +1,8 @@
 """Rows per second of the store's Writer ÷ plain COPY of the same rows into the same tables, at flushes of 5000.
 
 Two databases, made by the same migrations, take the same outcomes in turns. The Writer begins with outcomes (it makes
-the rows, stages them, and refuses what is there already); the plain COPY has its rows ready and goes straight into
-the tables, in one transaction per flush. Both tables are counted at the end.
+the rows, and looks what is there already); the plain COPY has its rows ready, in one transaction per flush. Both
+databases' rows are counted at the end.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PARTITIONS = 8
 
 async def measure(context: Context) -> Findings:
     """Answer with `writer_ratio_copy`, the median of the rounds' ratios; one round before warms both up."""
-    rounds = int(context.by_size(3, 7, 31))
-    flushes = int(context.by_size(1, 2, 4))
+    rounds = int(context.by_size(3, 5, 15))
+    flushes = int(context.by_size(2, 4, 8))  # one behind the other: the rows of each are made during the one before
     async with context.database() as one, context.database() as other, _writer(one) as writer, _copier(other) as copier:
         ratios, ours, plain = [], [], []
         for number in range(rounds + 1):

@@ -6,7 +6,6 @@ Text is made safe for Postgres here, JSON values when they are encoded (connecti
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -105,7 +104,7 @@ class Rows(NamedTuple):
 def rows_of(outcome: Outcome) -> Rows:
     """Return an outcome's rows."""
     if isinstance(outcome, Transcript):
-        return Rows(transcription_row(outcome), list(segment_rows(outcome)), None)
+        return Rows(transcription_row(outcome), segment_rows(outcome), None)
     return Rows(None, [], failure_row(outcome))
 
 
@@ -150,25 +149,27 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
     )
 
 
-def segment_rows(transcript: Transcript) -> Iterator[SegmentRow]:
-    """Yield the rows of a transcript's segments, numbered from 0."""
+def segment_rows(transcript: Transcript) -> list[SegmentRow]:
+    """Return the rows of a transcript's segments, numbered from 0."""
     transcription_id = transcript.job.id
-    for index, segment in enumerate(transcript.segments):
-        yield SegmentRow(
-            transcription_id=transcription_id,
-            revision=0,
-            segment_index=index,
-            channel=segment.channel,
-            speaker=None,
-            start_seconds=segment.start,
-            end_seconds=segment.end,
-            text=clean_text(segment.text),
-            avg_logprob=segment.avg_logprob,
-            no_speech_prob=segment.no_speech_prob,
-            compression_ratio=segment.compression_ratio,
-            temperature=segment.temperature,
-            words=_words(segment),
+    return [
+        SegmentRow(  # by position, in half the time: of these there are the most
+            transcription_id,
+            0,
+            index,
+            segment.channel,
+            None,
+            segment.start,
+            segment.end,
+            clean_text(segment.text),
+            segment.avg_logprob,
+            segment.no_speech_prob,
+            segment.compression_ratio,
+            segment.temperature,
+            _words(segment),
         )
+        for index, segment in enumerate(transcript.segments)
+    ]
 
 
 def failure_row(failure: Failure) -> FailureRow:
