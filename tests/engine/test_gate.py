@@ -158,3 +158,18 @@ def test_uncovered_is_the_speech_that_no_text_covers(
     together = gate.uncovered(speech, text)
     assert together == [part for span in speech for part in gate.uncovered([span], text)]
     assert gate.longest_gap(speech, text) == max((end - start for start, end in together), default=0)
+
+
+def test_the_least_sure_of_late() -> None:
+    least_sure = gate.LeastSure(0.1)
+    sure = [least_sure.holds(-0.1 - number / 1000) for number in range(gate.FEWEST)]
+    assert not any(sure), "too few to compare with"
+    assert not least_sure.holds(-0.05)
+    assert least_sure.holds(-0.5)
+
+
+def test_about_the_share_is_least_sure() -> None:
+    least_sure = gate.LeastSure(0.1)
+    shuffled = [((number * 37) % 101) / 101 for number in range(1000)]
+    found = sum(least_sure.holds(-each) for each in shuffled)
+    assert 60 <= found <= 140

@@ -178,6 +178,6 @@ async def test_pcm_that_was_heard_is_given_back(decoders: Decoders, long_call: A
             speech.release(window)
         whole = speech.pcm.stat()
         assert whole.st_size == round(speech.audio_seconds * SAMPLE_RATE) * 2 * speech.channels
-        assert min(sizes) < whole.st_size / 2
+        assert min(sizes) < whole.st_size * 0.6
         assert whole.st_blocks * 512 < whole.st_size / 20
     speech.release(waiting[-1][0])  # a slot that served a job which has left

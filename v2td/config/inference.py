@@ -27,7 +27,9 @@ class SpeechSettings(Section):
     window_seconds: Annotated[float, Field(ge=5, le=30)] = Field(30, description="Longest window.")
     vad_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="Speech probability of Silero VAD.")
     min_speech_seconds: Annotated[float, Field(ge=0)] = Field(0.1, description="Shorter sounds are no speech.")
-    min_silence_seconds: Seconds = Field(0.5, description="Shorter pauses do not divide speech.")
+    min_silence_seconds: Seconds = Field(
+        0.2, description="Shorter pauses do not divide speech; a window ends at the longest pause of its last fifth."
+    )
     pad_seconds: Annotated[float, Field(ge=0, le=2)] = Field(0.3, description="Silence kept on both sides of speech.")
     deadline_seconds: Seconds = Field(60, description="A decoder that is silent for longer on one piece is killed.")
     truncated: Literal["accept", "fail"] = Field(
@@ -108,6 +110,10 @@ class QualitySettings(Section):
     redo_beam_size: Annotated[int, Field(ge=1, le=16)] = Field(5, description="Beams for doubtful windows.")
     doubt_logprob: Annotated[float, Field(ge=-10, le=0)] = Field(
         -0.7, description="A mean log-probability of the greedy text below this is doubtful."
+    )
+    doubt_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1,
+        description="Share of the greedy windows over 15 s, the least sure of the last hundred, that is doubtful; 0: none.",
     )
     logprob_min: Annotated[float, Field(ge=-10, le=0)] = Field(
         -1.0, description="A mean log-probability below this calls for the next temperature (log_prob_threshold)."

@@ -13,6 +13,7 @@ from v2td.jobs import SAMPLE_RATE, Options, Segment, Window, WindowMode
 FULL_SECONDS = 30.0  # what Whisper's encoder was trained on
 FULL_SAMPLES = int(FULL_SECONDS * SAMPLE_RATE)
 FRAME_SAMPLES = 160  # samples of one mel frame
+PAUSE_SECONDS = 0.5  # longer ones are between sentences
 MAX_PROMPT_TOKENS = 223  # half of Whisper's positions; the other half is for the text
 SHORT_STEP = 100  # windows that are not padded to 30 s end on a whole second: so that some can be decoded together
 
@@ -73,8 +74,17 @@ class WindowRequest:
         prompt = (options.prompt, options.hotwords)
         return packed, self.frames, self.beam_size, options.word_timestamps, prompt, self.previous
 
-    def speech(self) -> Iterator[Interval]:
-        """Where the VAD heard speech, in seconds of the window."""
+    def speech(self) -> list[Interval]:
+        """Return where the VAD heard speech, in seconds of the window; pauses within a sentence count as speech."""
+        joined: list[Interval] = []
+        for start, end in self._spans():
+            if joined and start - joined[-1][1] < PAUSE_SECONDS:
+                joined[-1] = (joined[-1][0], end)
+            else:
+                joined.append((start, end))
+        return joined
+
+    def _spans(self) -> Iterator[Interval]:
         before = 0
         for piece in self.window.pieces:
             for span in self.window.speech:

@@ -6,6 +6,7 @@ what those miss when windows are decoded greedily and together: loops, and speec
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from statistics import median
 
@@ -22,6 +23,8 @@ FALLBACK = "fallback"  # the second decoding needed a higher temperature
 
 MAX_PHRASE = 20  # tokens of a phrase that is looked for again behind itself
 MIN_LOOP = 6  # tokens: shorter loops are how people speak
+LATELY = 100  # windows that a new one is compared with
+FEWEST = 10  # windows, before which a comparison says nothing
 SPARSE_SECONDS = 4.0  # of speech in a segment: shorter ones lose no sentence
 SPARSE_RATIO = 0.6  # of the window's median: characters in a second of speech
 SPARSE_COMPANY = 3  # segments: a median of fewer says nothing
@@ -60,6 +63,23 @@ def sparse(said: Sequence[Said], speech: Sequence[Interval]) -> list[bool]:
     return [
         seconds >= SPARSE_SECONDS and rate < SPARSE_RATIO * usual for seconds, rate in zip(heard, rates, strict=True)
     ]
+
+
+class LeastSure:
+    """Tells whether a window is among the `share` of those heard lately that the model was least sure of.
+
+    What a mean log-probability is worth differs from model to model, so it is compared with others of the same one.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._lately: deque[float] = deque(maxlen=LATELY)
+
+    def holds(self, avg_logprob: float) -> bool:
+        """Compare a window with those before, and remember it; the first ones are not judged."""
+        before = sorted(self._lately)
+        self._lately.append(avg_logprob)
+        return len(before) >= FEWEST and avg_logprob < before[int(self._share * len(before))]
 
 
 def is_silence(no_speech_prob: float, avg_logprob: float, quality: QualitySettings) -> bool:

@@ -26,6 +26,7 @@ from v2td.engine.sound import Sound, decoding_options, make_sound, storage, whol
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE
 
+COMPARED_SECONDS = 15.0  # shorter windows are not compared with others
 LANGUAGES_TOLD = 5  # the likeliest; the rest is noise
 MAX_INITIAL_TIMESTAMP = 50  # in steps of 0.02 s: faster-whisper's one second
 
@@ -36,6 +37,7 @@ class Recognizer:
     def __init__(self, model: WhisperModel, request: ModelRequest, gives_way: Callable[[], bool]) -> None:
         self._model = model
         self._quality = request.quality
+        self._least_sure = gate.LeastSure(request.quality.doubt_share)
         self._gap = request.pack_gap_seconds
         self._encodes_together = request.device == "cuda"
         self._gives_way = gives_way
@@ -125,7 +127,8 @@ class Recognizer:
                 known = [each for each in known if each[0] in options.languages]
             if not known:
                 raise JobError(ErrorClass.BAD_FIELD, f"the model knows none of languages {list(options.languages)}")
-            sound.languages = tuple(known[:LANGUAGES_TOLD])
+            sound.languages = tuple(known[:COMPARED_SECONDS = 15.0  # shorter windows are not compared with others
+LANGUAGES_TOLD])
             sound.speak(known[0][0])
 
     def _decode(self, sounds: list[Sound]) -> list[Segments]:
@@ -182,6 +185,8 @@ class Recognizer:
             flags = self._doubts(sound, request, heard)
             if place.clip in strays:
                 flags = (gate.BORDER, *flags)
+            if not flags and self._is_unsure(sound, heard):
+                flags = (gate.LOGPROB,)
             if flags:
                 alone = sound
                 if len(sound.places) > 1 or request.mode != "full":
@@ -196,6 +201,12 @@ class Recognizer:
                 redone=bool(flags),
             )
         return results
+
+    def _is_unsure(self, sound: Sound, heard: Segments) -> bool:
+        """Whether a long text that was decoded greedily is less sure than most; the mean of a few words says little."""
+        if not heard or len(sound.places) > 1 or sound.request.seconds < COMPARED_SECONDS:
+            return False
+        return sound.request.beam_size <= 1 and self._least_sure.holds(heard[0]["avg_logprob"])
 
     def _hear_again(self, alone: Sound, first: Segments, flags: tuple[str, ...]) -> tuple[Segments, tuple[str, ...]]:
         """Return the less doubtful of what was heard first and what is heard now, and why it was heard again."""
@@ -213,7 +224,7 @@ class Recognizer:
             avg_logprob=min((each["avg_logprob"] for each in segments), default=0.0),
             compression_ratio=get_compression_ratio(text_of(segments)),
             tokens=[token for each in segments for token in each["tokens"] if token < eot],
-            speech=list(request.speech()),
+            speech=request.speech(),
             said=said(segments),
             quality=self._quality,
         )

@@ -52,7 +52,7 @@ def hear_whole(model: WhisperModel, sound: Sound, first: Segments, quality: Qual
 def hear_missing(model: WhisperModel, sound: Sound, heard: Segments, quality: QualitySettings) -> Segments:
     """Return `heard` and what is said where it has no text, or suspiciously little, in order of start."""
     request = sound.request
-    speech = list(request.speech())
+    speech = request.speech()
     audio = read_window(request)
     segments: Segments = []
     for segment, sparse in zip(heard, gate.sparse(said(heard), speech), strict=True):

@@ -1,7 +1,7 @@
 """Packs speech into windows of at most 30 s, the unit of inference (pure).
 
-Silence costs as much to encode as speech, so a window holds speech spans one behind the other with only a
-little of the silence around each. A span keeps up to `pad` samples of its silence on each side, and never more
+Silence costs as much to encode as speech, so a window holds as many speech spans as fit, one behind the other, with
+only a little of the silence around each. A span keeps up to `pad` samples of its silence on each side, and never more
 than half of the pause to its neighbour: no sample is heard twice.
 """
 
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 from v2td.jobs import Span, Window
+
+WELL_FILLED = 0.85  # of a window: it may end there, if the pause is longer than later ones
 
 
 class ChannelPacker:
@@ -84,18 +86,44 @@ class WindowPacker:
     def _add(self, span: Span, right_edge: int) -> list[Window]:
         piece = Span(max(self._left_edge, span.start - self._pad), min(right_edge, span.end + self._pad))
         self._left_edge = right_edge
-        complete = self._close() if self._length + piece.length > self._window else []
-        if self._pieces and self._pieces[-1].end == piece.start:
-            self._pieces[-1] = Span(self._pieces[-1].start, piece.end)
-        else:
-            self._pieces.append(piece)
+        complete = []
+        if self._length + piece.length > self._window:
+            complete = self._close(self._fullest(span, piece))
+        self._pieces.append(piece)
         self._speech.append(span)
         self._length += piece.length
         return complete
 
-    def _close(self) -> list[Window]:
-        if not self._pieces:
+    def _fullest(self, span: Span, piece: Span) -> int:
+        """Return after how many spans to end the window, since the next one does not fit.
+
+        At the longest pause among those that leave the window well filled, so that sentences stay whole.
+        """
+        starts = [each.start for each in self._speech[1:]] + [span.start]
+        best, longest, length = len(self._speech), -1, 0
+        for number, (spoken, held, start) in enumerate(zip(self._speech, self._pieces, starts, strict=True), 1):
+            length += held.length
+            fits = self._length - length + piece.length <= self._window or number == len(self._speech)
+            if length >= WELL_FILLED * self._window and fits and start - spoken.end >= longest:
+                best, longest = number, start - spoken.end
+        return best
+
+    def _close(self, count: int | None = None) -> list[Window]:
+        """Return a window of the first `count` spans, all of them when it is None."""
+        pieces, speech = self._pieces[:count], self._speech[:count]
+        self._pieces, self._speech = self._pieces[len(pieces) :], self._speech[len(speech) :]
+        self._length = sum(piece.length for piece in self._pieces)
+        if not pieces:
             return []
-        window = Window(next(self._numbers), tuple(self._pieces), tuple(self._speech), self._channel)
-        self._pieces, self._speech, self._length = [], [], 0
-        return [window]
+        return [Window(next(self._numbers), _joined(pieces), tuple(speech), self._channel)]
+
+
+def _joined(pieces: Sequence[Span]) -> tuple[Span, ...]:
+    """Return the pieces, with those that touch made one."""
+    joined: list[Span] = []
+    for piece in pieces:
+        if joined and joined[-1].end == piece.start:
+            joined[-1] = Span(joined[-1].start, piece.end)
+        else:
+            joined.append(piece)
+    return tuple(joined)
