@@ -127,8 +127,7 @@ class Recognizer:
                 known = [each for each in known if each[0] in options.languages]
             if not known:
                 raise JobError(ErrorClass.BAD_FIELD, f"the model knows none of languages {list(options.languages)}")
-            sound.languages = tuple(known[:COMPARED_SECONDS = 15.0  # shorter windows are not compared with others
-LANGUAGES_TOLD])
+            sound.languages = tuple(known[:LANGUAGES_TOLD])
             sound.speak(known[0][0])
 
     def _decode(self, sounds: list[Sound]) -> list[Segments]:
