@@ -166,6 +166,8 @@ def test_the_least_sure_of_late() -> None:
     assert not any(sure), "too few to compare with"
     assert not least_sure.holds(-0.05)
     assert least_sure.holds(-0.5)
+    none = gate.LeastSure(0.0)
+    assert not any(none.holds(-number) for number in range(50))
 
 
 def test_about_the_share_is_least_sure() -> None:

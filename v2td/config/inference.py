@@ -113,7 +113,7 @@ class QualitySettings(Section):
     )
     doubt_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1,
-        description="Share of the greedy windows over 15 s that is doubtful, the least sure of the last hundred; 0: none.",
+        description="Share of greedy windows over 15 s that is doubtful: the least sure of the last hundred; 0: none.",
     )
     logprob_min: Annotated[float, Field(ge=-10, le=0)] = Field(
         -1.0, description="A mean log-probability below this calls for the next temperature (log_prob_threshold)."

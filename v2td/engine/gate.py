@@ -79,7 +79,8 @@ class LeastSure:
         """Compare a window with those before, and remember it; the first ones are not judged."""
         before = sorted(self._lately)
         self._lately.append(avg_logprob)
-        return len(before) >= FEWEST and avg_logprob < before[int(self._share * len(before))]
+        rank = int(self._share * len(before))
+        return rank > 0 and len(before) >= FEWEST and avg_logprob < before[rank]
 
 
 def is_silence(no_speech_prob: float, avg_logprob: float, quality: QualitySettings) -> bool:
