@@ -154,9 +154,9 @@ class Writer:
 
     def _make_rows(self) -> None:
         """Make some of the rows while the flush before is with the server, and go on when the loop has time."""
-        for _ in range(min(len(self._rowless), ROWS_AT_ONCE)):
-            # What cannot be made into rows is told when it is to be written.
-            with suppress(ValueError, OverflowError, RecursionError):
+        # What cannot be made into rows is told when it is to be written.
+        with suppress(ValueError, OverflowError, RecursionError):
+            for _ in range(min(len(self._rowless), ROWS_AT_ONCE)):
                 self._rowless.popleft().as_rows()
         if self._rowless:
             asyncio.get_running_loop().call_soon(self._make_rows)
