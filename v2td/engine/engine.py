@@ -184,13 +184,15 @@ class Engine:
             await self._look_after(slot)
 
     async def _look_after(self, slot: Slot) -> None:
-        """Give a process that grew or served long enough a successor; let the model of an idle one go."""
+        """Give a process that served long enough or grew a successor; let the model of an idle one go."""
         settings = self._settings
+        if 0 < settings.max_windows <= slot.windows:
+            await slot.replace("windows")
+        if time.monotonic() - slot.watched < SUPERVISE_SECONDS:  # looking takes a while: not between any two batches
+            return
         rss = slot.watch()
         if 0 < settings.max_rss_bytes < rss and slot.windows:
             await slot.replace("memory")
-        elif 0 < settings.max_windows <= slot.windows:
-            await slot.replace("windows")
         elif 0 < settings.unload_seconds <= slot.idle_seconds and slot.state == "idle":
             await slot.unload()
 
@@ -279,7 +281,7 @@ class Engine:
         said = batch[0].said if len(batch) == 1 else {"windows": len(batch)}
         if not isinstance(error, JobError):
             log.error("inference failed", slot=slot.number, exc_info=error, **said)
-            error = _crash(f"the model raised {type(error).__name__}: {error}")
+            error = JobError(ErrorClass.INFERENCE_CRASH, f"the model raised {type(error).__name__}: {error}")
         if len(batch) == 1:
             batch[0].fail(error)
         for item in batch:
@@ -290,13 +292,10 @@ class Engine:
         """Let a window be heard once more, elsewhere and alone: it may have been the one that killed the process."""
         item.crashes += 1
         if item.crashes > CRASHES_FORGIVEN:
-            item.fail(_crash(f"the process {death.reason} {item.crashes} times on window {item.window.index}"))
+            reason = f"the process {death.reason} {item.crashes} times on window {item.window.index}"
+            item.fail(JobError(ErrorClass.INFERENCE_CRASH, reason))
         self._enqueue(item, back=True)
 
 
 def _weight(items: Sequence[Item]) -> float:
     return sum(item.weight for item in items)
-
-
-def _crash(reason: str) -> JobError:
-    return JobError(ErrorClass.INFERENCE_CRASH, reason)

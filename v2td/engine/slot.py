@@ -34,6 +34,7 @@ class Slot:
         self.seen = time.monotonic()  # of the last sign of life of its task
         self.windows = 0  # since its process was started
         self._worked = self.seen  # until then
+        self.watched = 0.0  # time.monotonic() of the last look at its process
         self.gives_way_to: int | None = None  # jobs of this priority, or more urgent ones
         self.weight = 0.0  # of the batch under way
         self.began = 0.0  # time.monotonic() of its start
@@ -128,6 +129,7 @@ class Slot:
 
     def watch(self) -> int:
         """Publish what the process takes; returns its resident bytes."""
+        self.watched = time.monotonic()
         rss, cpu = self.child.usage()
         metrics.SLOT_RSS.labels(self.number).set(rss)
         metrics.SLOT_CPU.labels(self.number).set(cpu)
