@@ -25,7 +25,7 @@ CLOSED = {
     "scheme": "http | https | s3 | file",
     "state": "starting | idle | busy | unloaded",
     "reason": "died | deadline | memory | windows",
-    "flag": "the six of the engine's gate",
+    "flag": "the eight of the engine's gate",
     "slot": "the planned slots",
     "result": "ok | failed",
     "truncated": "yes | no",

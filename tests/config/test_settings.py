@@ -63,7 +63,7 @@ WITHOUT_UNIT = {
     "vad_threshold",
     "oldest_share",
     "doubt_logprob",
-    "doubt_share",
+    "doubt_factor",
     "logprob_min",
     "compression_ratio_max",
     "no_speech_min",

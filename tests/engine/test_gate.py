@@ -160,18 +160,26 @@ def test_uncovered_is_the_speech_that_no_text_covers(
     assert gate.longest_gap(speech, text) == max((end - start for start, end in together), default=0)
 
 
-def test_the_least_sure_of_late() -> None:
-    least_sure = gate.LeastSure(0.1)
-    sure = [least_sure.holds(-0.1 - number / 1000) for number in range(gate.FEWEST)]
-    assert not any(sure), "too few to compare with"
-    assert not least_sure.holds(-0.05)
-    assert least_sure.holds(-0.5)
-    none = gate.LeastSure(0.0)
-    assert not any(none.holds(-number) for number in range(50))
+def test_texts_are_compared_with_what_is_usual() -> None:
+    usual = gate.Usual(2.5)
+    assert not any(usual.is_exceeded(-9.0) for _ in range(gate.FEWEST)), "too few to compare with"
+    usual = gate.Usual(2.5)
+    assert not any(usual.is_exceeded(-0.1 - number / 1000) for number in range(20))
+    assert not usual.is_exceeded(-0.26)
+    assert usual.is_exceeded(-0.28)
+    assert not usual.is_exceeded(-0.1)
 
 
-def test_about_the_share_is_least_sure() -> None:
-    least_sure = gate.LeastSure(0.1)
-    shuffled = [((number * 37) % 101) / 101 for number in range(1000)]
-    found = sum(least_sure.holds(-each) for each in shuffled)
-    assert 60 <= found <= 140
+def test_very_sure_models_are_not_held_to_their_own_standard() -> None:
+    usual = gate.Usual(2.5)
+    assert not any(usual.is_exceeded(-0.001) for _ in range(20))
+    assert not usual.is_exceeded(-0.04)
+    assert usual.is_exceeded(-0.06)
+
+
+def test_the_more_text_than_can_be_said() -> None:
+    speech = [(0.0, 16.0)]
+    usual = [(0.0, 4.0, "x" * 60), (4.0, 8.0, "x" * 64), (8.0, 12.0, "x" * 56)]
+    assert gate.dense([*usual, (12.0, 16.0, "x" * 84)], speech) == [False] * 4
+    assert gate.dense([*usual, (12.0, 16.0, "x" * 100)], speech) == [False, False, False, True]
+    assert gate.dense([*usual, (12.0, 13.5, "x" * 50)], speech) == [False] * 4, "too short to tell"

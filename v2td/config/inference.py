@@ -111,9 +111,10 @@ class QualitySettings(Section):
     doubt_logprob: Annotated[float, Field(ge=-10, le=0)] = Field(
         -0.7, description="A mean log-probability of the greedy text below this is doubtful."
     )
-    doubt_share: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1,
-        description="Share of greedy windows over 15 s that is doubtful: the least sure of the last hundred; 0: none.",
+    doubt_factor: Annotated[float, Field(ge=1)] = Field(
+        2.5,
+        description="A greedy text of over 15 s of sound is doubtful when its mean log-probability is so many times "
+        "below the median of the last hundred.",
     )
     logprob_min: Annotated[float, Field(ge=-10, le=0)] = Field(
         -1.0, description="A mean log-probability below this calls for the next temperature (log_prob_threshold)."

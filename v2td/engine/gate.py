@@ -18,16 +18,20 @@ LOGPROB = "logprob"  # the model was not sure
 REPETITION = "repetition"  # the same words again and again
 COVERAGE = "coverage"  # speech without text
 SPARSE = "sparse"  # much speech with little text: a sentence got lost within a segment
+DENSE = "dense"  # more text than can be said in so short a time
 BORDER = "border"  # text across the silence between two messages that shared a window
 FALLBACK = "fallback"  # the second decoding needed a higher temperature
 
 MAX_PHRASE = 20  # tokens of a phrase that is looked for again behind itself
 MIN_LOOP = 6  # tokens: shorter loops are how people speak
 LATELY = 100  # windows that a new one is compared with
-FEWEST = 10  # windows, before which a comparison says nothing
+FEWEST = 5  # windows, before which a comparison says nothing
+SURE = -0.02  # what is surer than this is not compared: rounding decides there
 SPARSE_SECONDS = 4.0  # of speech in a segment: shorter ones lose no sentence
 SPARSE_RATIO = 0.6  # of the window's median: characters in a second of speech
-SPARSE_COMPANY = 3  # segments: a median of fewer says nothing
+DENSE_SECONDS = 2.0  # of speech: the ends of shorter segments are too uncertain
+DENSE_RATIO = 1.45
+RATE_COMPANY = 3  # segments: a median of fewer says nothing
 
 
 def doubts(
@@ -52,35 +56,44 @@ def doubts(
         flags.append(COVERAGE)
     if any(sparse(said, speech)):
         flags.append(SPARSE)
+    if any(dense(said, speech)):
+        flags.append(DENSE)
     return tuple(flags)
 
 
 def sparse(said: Sequence[Said], speech: Sequence[Interval]) -> list[bool]:
     """Tell of each segment whether it has much speech and little text, compared with the others of its window."""
+    return [seconds >= SPARSE_SECONDS and rate < SPARSE_RATIO for seconds, rate in _rates(said, speech)]
+
+
+def dense(said: Sequence[Said], speech: Sequence[Interval]) -> list[bool]:
+    """Tell of each segment whether it has more text than can be said in its speech: a small loop."""
+    return [seconds >= DENSE_SECONDS and rate > DENSE_RATIO for seconds, rate in _rates(said, speech)]
+
+
+def _rates(said: Sequence[Said], speech: Sequence[Interval]) -> list[tuple[float, float]]:
+    """Return of each segment the seconds of speech, and the text in a second of them ÷ the window's median."""
     heard = [sum(max(0.0, min(end, to) - max(start, since)) for since, to in speech) for start, end, _ in said]
     rates = [len(text.strip()) / max(seconds, 0.1) for (_, _, text), seconds in zip(said, heard, strict=True)]
-    usual = median(rates) if len(said) >= SPARSE_COMPANY else 0.0
-    return [
-        seconds >= SPARSE_SECONDS and rate < SPARSE_RATIO * usual for seconds, rate in zip(heard, rates, strict=True)
-    ]
+    if len(said) < RATE_COMPANY:
+        return [(0.0, 1.0)] * len(said)
+    usual = max(median(rates), 0.1)
+    return [(seconds, rate / usual) for seconds, rate in zip(heard, rates, strict=True)]
 
 
-class LeastSure:
-    """Tells whether a window is among the `share` of those heard lately that the model was least sure of.
+class Usual:
+    """How sure the model usually is: what a mean log-probability is worth differs from model to model."""
 
-    What a mean log-probability is worth differs from model to model, so it is compared with others of the same one.
-    """
-
-    def __init__(self, share: float) -> None:
-        self._share = share
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
         self._lately: deque[float] = deque(maxlen=LATELY)
 
-    def holds(self, avg_logprob: float) -> bool:
-        """Compare a window with those before, and remember it; the first ones are not judged."""
-        before = sorted(self._lately)
+    def is_exceeded(self, avg_logprob: float) -> bool:
+        """Whether a text is `factor` times less sure than the median of those before, the first ones never."""
+        enough = len(self._lately) >= FEWEST
+        doubtful = enough and avg_logprob < self._factor * min(median(self._lately), SURE)
         self._lately.append(avg_logprob)
-        rank = int(self._share * len(before))
-        return rank > 0 and len(before) >= FEWEST and avg_logprob < before[rank]
+        return doubtful
 
 
 def is_silence(no_speech_prob: float, avg_logprob: float, quality: QualitySettings) -> bool:

@@ -37,7 +37,7 @@ class Recognizer:
     def __init__(self, model: WhisperModel, request: ModelRequest, gives_way: Callable[[], bool]) -> None:
         self._model = model
         self._quality = request.quality
-        self._least_sure = gate.LeastSure(request.quality.doubt_share)
+        self._usual = gate.Usual(request.quality.doubt_factor)
         self._gap = request.pack_gap_seconds
         self._encodes_together = request.device == "cuda"
         self._gives_way = gives_way
@@ -205,7 +205,7 @@ class Recognizer:
         """Whether a long text that was decoded greedily is less sure than most; the mean of a few words says little."""
         if not heard or len(sound.places) > 1 or sound.request.seconds < COMPARED_SECONDS:
             return False
-        return sound.request.beam_size <= 1 and self._least_sure.holds(heard[0]["avg_logprob"])
+        return sound.request.beam_size <= 1 and self._usual.is_exceeded(heard[0]["avg_logprob"])
 
     def _hear_again(self, alone: Sound, first: Segments, flags: tuple[str, ...]) -> tuple[Segments, tuple[str, ...]]:
         """Return the less doubtful of what was heard first and what is heard now, and why it was heard again."""
