@@ -90,8 +90,8 @@ PROGRAMMES: dict[Size, tuple[Programme, ...]] = {
             "base",
             (
                 Contest(_workload("long", ("minute", 2)), 1, (*_LONG, "batched")),
-                Contest(_workload("short", ("3s", 12)), 1, (*_SHORT, "v2td_full", "original")),
-                Contest(_workload("5s", ("5s", 6)), 1, _SHORT),
+                Contest(_workload("short", ("3s", 16)), 1, (*_SHORT, "v2td_full", "original")),
+                Contest(_workload("5s", ("5s", 10)), 1, _SHORT),
             ),
         ),
     ),
@@ -101,7 +101,7 @@ PROGRAMMES: dict[Size, tuple[Programme, ...]] = {
             (
                 Contest(_workload("long", ("3min", 2)), 3, _LONG, ("batched", "optimized_double")),
                 Contest(_workload("short", ("3s", 24)), 3, _SHORT, ("v2td_full", "original")),
-                Contest(_workload("5s", ("5s", 16)), 2, _SHORT),
+                Contest(_workload("5s", ("5s", 24)), 2, _SHORT),
             ),
         ),
     ),
