@@ -25,7 +25,7 @@ CLOSED = {
     "scheme": "http | https | s3 | file",
     "state": "starting | idle | busy | unloaded",
     "reason": "died | deadline | memory | windows",
-    "flag": "the eight of the engine's gate",
+    "flag": "the seven of the engine's gate",
     "slot": "the planned slots",
     "result": "ok | failed",
     "truncated": "yes | no",

@@ -80,7 +80,7 @@ BATCH_WINDOWS = Histogram(
 WINDOW_FLAGS = Counter(
     "v2td_window_flags_total",
     "Windows whose text looked doubtful and that were decoded again, by reason.",
-    ["flag"],  # compression_ratio | logprob | repetition | coverage | sparse | dense | border | fallback
+    ["flag"],  # compression_ratio | logprob | repetition | coverage | sparse | dense | fallback
 )
 SLOT_RSS = Gauge("v2td_slot_rss_bytes", "Resident memory of a slot's process.", ["slot"])
 SLOT_CPU = Gauge("v2td_slot_cpu_seconds", "CPU time of a slot's process since it was started.", ["slot"])

@@ -118,7 +118,8 @@ def white_noise(samples: int, seed: int) -> Sound:
 def pink_noise(samples: int, seed: int) -> Sound:
     spectrum = np.fft.rfft(white_noise(samples, seed))
     noise: Sound = np.fft.irfft(spectrum / np.sqrt(np.maximum(1, np.arange(len(spectrum)))), samples).astype(np.float32)
-    return noise / noise.std()
+    pink: Sound = noise / noise.std()
+    return pink
 
 
 def tones(samples: int, *frequencies: float) -> Sound:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import jiwer
 import pytest
@@ -23,7 +24,7 @@ from tests.engine.clips import (
 from tests.speech.sounds import silence
 from v2td.bundled import Recording
 from v2td.engine import gate, packing
-from v2td.engine.batch import Interval, WindowRequest, WindowResult
+from v2td.engine.batch import WindowRequest, WindowResult
 from v2td.engine.packing import Place
 from v2td.jobs import SAMPLE_RATE, Span
 
@@ -31,7 +32,6 @@ pytestmark = pytest.mark.slow  # loads a model
 
 FULL = 3000  # mel frames
 TWELVE = ENGLISH * 2
-Divided = tuple[dict[int, list[int]], set[int]]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_clips_of_one_language_share_windows(model: WhisperModel, ask: Ask, clip
     redone = sum(result.redone for result in results)
     assert redone <= len(clips) // 4
     assert watched.encoded == [(1, FULL)] * (windows + redone)
-    assert watched.decoded[0] == (windows, 1)
+    assert watched.decoded[0] == (len(clips), 1), "each hears its part of the windows"
     check_texts(clips, results, error=0.05)
     for recording, result in zip(clips, results, strict=True):
         assert result.language == recording.language
@@ -97,7 +97,7 @@ def test_full_and_packed_windows_in_one_call(model: WhisperModel, ask: Ask) -> N
     hear, watched = listener(model)
     clips = [ask(recording, mode="packed") for recording in ENGLISH[:3]]
     results = hear([clips[0], ask(VIETNAMESE[0]), *clips[1:]])
-    assert watched.decoded == [(2, 1)]
+    assert watched.decoded == [(1, 1), (3, 1)]
     expected = [ENGLISH[0].text, VIETNAMESE[0].text, ENGLISH[1].text, ENGLISH[2].text]
     assert [said(result) for result in results] == expected
 
@@ -105,36 +105,19 @@ def test_full_and_packed_windows_in_one_call(model: WhisperModel, ask: Ask) -> N
 def test_a_clip_whose_text_went_missing_is_heard_again_alone(
     model: WhisperModel, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    divide = packing.divide
+    own_text = packing.own_text
 
-    def lose_the_second(texts: Sequence[Interval], places: Sequence[Place]) -> Divided:
-        owned, doubtful = divide(texts, places)
-        return {clip: [] if clip == 1 else mine for clip, mine in owned.items()}, doubtful
+    def lose_the_second(segments: Sequence[dict[str, Any]], place: Place) -> list[dict[str, Any]]:
+        return [] if place.clip == 1 else own_text(segments, place)
 
-    monkeypatch.setattr(packing, "divide", lose_the_second)
-    check_second_is_heard_again(model, ask, gate.COVERAGE)
-
-
-def test_a_clip_with_text_across_its_border_is_heard_again_alone(
-    model: WhisperModel, ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    divide = packing.divide
-
-    def doubt_the_second(texts: Sequence[Interval], places: Sequence[Place]) -> Divided:
-        return divide(texts, places)[0], {1}
-
-    monkeypatch.setattr(packing, "divide", doubt_the_second)
-    check_second_is_heard_again(model, ask, gate.BORDER)
-
-
-def check_second_is_heard_again(model: WhisperModel, ask: Ask, flag: str) -> None:
+    monkeypatch.setattr(packing, "own_text", lose_the_second)
     hear, watched = listener(model)
     results = hear([ask(recording, mode="packed") for recording in ENGLISH[:3]])
     assert [result.redone for result in results] == [False, True, False]
-    assert [result.flags for result in results] == [(), (flag,), ()]
+    assert [result.flags for result in results] == [(), (gate.COVERAGE,), ()]
     assert [said(result) for result in results] == [recording.text for recording in ENGLISH[:3]]
     assert watched.encoded == [(1, FULL)] * 2, "the shared window, and the second clip by itself"
-    assert watched.decoded == [(1, 1), (1, 5)]
+    assert watched.decoded == [(3, 1), (1, 5)]
     (segment,) = results[1].segments
     assert segment.end == pytest.approx(ENGLISH[1].segments[0].end, abs=0.5), "in the time of its own window"
 

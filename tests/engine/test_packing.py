@@ -2,13 +2,23 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from v2td.engine.batch import FULL_SECONDS
-from v2td.engine.packing import LONGEST_CLIP_SECONDS, STRAY_SECONDS, Place, divide, pack, weight
+from v2td.engine.packing import (
+    LONGEST_CLIP_SECONDS,
+    STRAY_SECONDS,
+    Place,
+    most_tokens,
+    own_text,
+    pack,
+    positions,
+    weight,
+)
 
 ROUNDING = 1e-9
 lengths_of_clips = st.lists(st.floats(0.1, FULL_SECONDS), max_size=30)
@@ -60,40 +70,39 @@ def test_weight_is_the_part_of_a_window() -> None:
     assert weight(FULL_SECONDS, 0.6) == 1.0
 
 
-def test_text_goes_to_the_clip_that_it_lies_in() -> None:
-    texts = [(0.2, 2.0), (2.0, 3.8), (4.7, 8.5), (9.3, 13.0)]
-    assert divide(texts, PLACES) == ({7: [0, 1], 3: [2], 5: [3]}, set())
+def test_the_decoder_hears_a_clip_and_the_silence_around_it() -> None:
+    assert positions(Place(0, 10.0, 13.0), 0.6) == (470, 665)
+    assert positions(Place(0, 10.0, 13.0), 0.2) == (490, 660), "no more silence than there is"
+    assert positions(Place(0, 0.0, 3.0), 0.6) == (0, 165)
+    assert positions(Place(0, 26.0, 30.0), 0.6) == (1270, 1500)
 
 
-def test_text_a_little_over_the_border_is_no_doubt_and_well_over_it_makes_both_doubtful() -> None:
-    little = (1.0, PLACES[1].start + STRAY_SECONDS - 0.01)
-    assert divide([little], PLACES) == ({7: [0], 3: [], 5: []}, set())
-    well = (1.0, PLACES[1].start + STRAY_SECONDS + 0.01)
-    assert divide([well], PLACES) == ({7: [0], 3: [], 5: []}, {7, 3})
-    over_all = (1.0, 13.0)
-    assert divide([over_all], PLACES) == ({7: [], 3: [0], 5: []}, {7, 3, 5})
+@given(lengths_of_clips, gaps)
+def test_nobody_hears_a_neighbour(lengths: list[float], gap: float) -> None:
+    for window in pack(lengths, gap):
+        for before, after in itertools.pairwise(window):
+            assert positions(before, gap)[1] / 50 <= after.start + 1 / 50
+            assert positions(after, gap)[0] / 50 >= before.end - 1 / 50
 
 
-def test_text_in_the_silence_goes_to_the_nearest() -> None:
-    assert divide([(4.05, 4.2)], PLACES)[0][7] == [0]
-    assert divide([(4.4, 4.55)], PLACES)[0][3] == [0]
-    assert divide([(20.0, 30.0)], PLACES)[0][5] == [0]
+def said(*times: tuple[float, float]) -> list[dict[str, Any]]:
+    return [{"start": start, "end": end} for start, end in times]
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 30), st.floats(0, 30)).map(lambda ends: (min(ends), max(ends))), max_size=8),
-    st.lists(st.floats(0.5, LONGEST_CLIP_SECONDS), min_size=1, max_size=8),
-)
-def test_every_text_has_one_owner_and_who_overlaps_it_knows(
-    texts: list[tuple[float, float]], lengths: list[float]
-) -> None:
-    for places in pack(lengths, 0.6):
-        owned, doubtful = divide(texts, places)
-        assert owned.keys() == {place.clip for place in places}
-        assert sorted(index for each in owned.values() for index in each) == list(range(len(texts)))
-        for place in places:
-            for index, (start, end) in enumerate(texts):
-                overlap = min(end, place.end) - max(start, place.start)
-                if overlap > STRAY_SECONDS and index not in owned[place.clip]:
-                    assert place.clip in doubtful
-        assert doubtful <= owned.keys()
+def test_text_gets_the_times_of_its_own_clip() -> None:
+    assert own_text(said((4.8, 6.0), (6.0, 8.5)), PLACES[1]) == [
+        {"start": pytest.approx(0.2), "end": pytest.approx(1.4)},
+        {"start": pytest.approx(1.4), "end": pytest.approx(3.9)},
+    ]
+
+
+def test_text_beside_the_clip_is_left_out() -> None:
+    place = PLACES[1]
+    assert own_text(said((2.0, 4.0), (place.end - STRAY_SECONDS + 0.01, 10.0), (9.3, 13.0)), place) == []
+    assert len(own_text(said((place.end - STRAY_SECONDS - 0.01, 10.0)), place)) == 1
+    assert len(own_text(said((0.1, 29.0)), place)) == 1, "times are wrong sometimes, the text is its own"
+
+
+def test_who_says_more_than_people_can_goes_round_in_circles() -> None:
+    assert most_tokens(3.0) == 56
+    assert most_tokens(LONGEST_CLIP_SECONDS) < 224

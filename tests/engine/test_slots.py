@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from tests.engine.conftest import EN, VI, Hear, freeze, running_engine, slots_of, text_of, until
 from v2td.engine import Engine, Recognition
+from v2td.engine import engine as engine_module
 from v2td.jobs import Options
 
 pytestmark = pytest.mark.slow  # starts processes that load models
@@ -160,7 +161,8 @@ class TestGivingWay:
         os.kill(frozen, signal.SIGCONT)
         return await long, await short
 
-    async def test_what_is_not_encoded_waits_for_it(self, hear: Hear) -> None:
+    async def test_what_is_not_encoded_waits_for_it(self, hear: Hear, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine_module, "WORTH_CUTTING_SECONDS", 0.0)  # the bundled model is too quick for the usual
         async with running_engine(batch_windows=5) as engine:
             long, short = await self.hear_long(engine, hear, priority=5)
             assert slots_of(engine)[0].windows == 11, "each once"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ log = get_logger(__name__)
 CRASHES_FORGIVEN = 1
 SUPERVISE_SECONDS = 1.0  # how often an idle slot looks whether its process is alive
 CPU_BATCH, GPU_BATCH = 8, 10  # windows: more gain little; ten are the second seed's
+WORTH_CUTTING_SECONDS = 1.0  # a batch that ends sooner is left alone
 BATCHES_AHEAD = 2  # of PCM that waits, for each slot
 
 
@@ -43,12 +45,7 @@ class Engine:
     """
 
     def __init__(
-        self,
-        settings: EngineSettings,
-        quality: QualitySettings,
-        plan: Plan,
-        model: Path,
-        refit: Refit | None = None,
+        self, settings: EngineSettings, quality: QualitySettings, plan: Plan, model: Path, refit: Refit | None = None
     ) -> None:
         if settings.window_mode == "short" and not takes_short_windows(model):
             raise ConfigError("engine.window_mode", "short", SHORT_REFUSED)
@@ -158,8 +155,11 @@ class Engine:
     def _ask_to_give_way(self, priority: int) -> None:
         """Let a batch of long recordings end early: a job that had nothing yet waits, and no slot is free."""
         slots = [slot for slot in self._slots if slot.gives_way_to is not None and priority <= slot.gives_way_to]
-        if slots:
-            max(slots, key=lambda slot: slot.began).give_way()  # the one that has most to leave out
+        if not slots or self._cost.seconds is None:
+            return
+        slot = max(slots, key=lambda slot: slot.began)  # the one that has most to leave out
+        if self._cost.left(slot.weight, time.monotonic() - slot.began) * self._cost.seconds >= WORTH_CUTTING_SECONDS:
+            slot.give_way()
 
     def _leave_queue(self, item: Item) -> None:
         item.waiting = False
@@ -221,14 +221,12 @@ class Engine:
 
     async def _linger(self, slot: Slot, limit: float) -> None:
         """Wait a little for messages that are being decoded now, if there is room for them in a shared window."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.pack_linger_seconds):
                 while self._expected and 0 < self._queue.weight < limit:
                     slot.waited()
                     self._arrived.clear()
                     await self._arrived.wait()
-        except TimeoutError:
-            pass
 
     async def _hear(self, slot: Slot, batch: list[Item]) -> None:
         batch = [item for item in batch if not item.done.done()]  # jobs may leave while a process is replaced

@@ -19,7 +19,6 @@ REPETITION = "repetition"  # the same words again and again
 COVERAGE = "coverage"  # speech without text
 SPARSE = "sparse"  # much speech with little text: a sentence got lost within a segment
 DENSE = "dense"  # more text than can be said in so short a time
-BORDER = "border"  # text across the silence between two messages that shared a window
 FALLBACK = "fallback"  # the second decoding needed a higher temperature
 
 MAX_PHRASE = 20  # tokens of a phrase that is looked for again behind itself

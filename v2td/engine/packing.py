@@ -1,18 +1,24 @@
-"""Short messages that share one encoder window (pure): which go together, and whose text is whose.
+"""Short messages that share one encoder window (pure): which go together, and what of the window is whose.
 
-A 3 s message padded to 30 s costs ten times what it must. Several, divided by silence, fill a window; the text is
-divided again by its timestamps. What is not beyond doubt is decoded again alone.
+A 3 s message padded to 30 s costs ten times what it must. Several, divided by silence, fill a window. The encoder hears
+them together; the decoder hears of each only the positions that are its own, all of them in one batch. What is not
+beyond doubt is decoded again alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
+from typing import Any
 
-from v2td.engine.batch import FULL_SECONDS, Interval
+from v2td.engine.batch import FULL_SECONDS
 
 LONGEST_CLIP_SECONDS = 14.0  # two of them still fit
-STRAY_SECONDS = 0.4  # so far may a text reach into another message: timestamps are no better
+POSITIONS_PER_SECOND = 50  # of the encoder's output
+BEFORE_SECONDS, BEHIND_SECONDS = 0.6, 0.3  # of silence that the decoder hears around a clip
+STRAY_SECONDS = 0.35  # what begins less than this before the end of a clip is not its own: timestamps are no better
+TOKENS_PER_SECOND, SPARE_TOKENS = 12, 20  # people say up to seven in a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +53,27 @@ def pack(lengths: Sequence[float], gap: float) -> list[list[Place]]:
     return windows
 
 
-def divide(texts: Sequence[Interval], places: Sequence[Place]) -> tuple[dict[int, list[int]], set[int]]:
-    """Return which of `texts` (their places in the window) belong to each clip, and the clips that are in doubt.
+def positions(place: Place, gap: float) -> tuple[int, int]:
+    """Return the encoder's positions that hear a clip: its own, and a little of the silence around it."""
+    start = max(0, int((place.start - min(BEFORE_SECONDS, gap)) * POSITIONS_PER_SECOND))
+    end = ceil((place.end + min(BEHIND_SECONDS, gap)) * POSITIONS_PER_SECOND)
+    end = min(end, int(FULL_SECONDS * POSITIONS_PER_SECOND))
+    return start, end
 
-    A text belongs to the clip that it overlaps most; one that reaches well into another makes both doubtful.
+
+def most_tokens(seconds: float) -> int:
+    """Return how many tokens a clip can need, timestamps included: what says more goes round in circles."""
+    return ceil(TOKENS_PER_SECOND * seconds) + SPARE_TOKENS
+
+
+def own_text(segments: Sequence[dict[str, Any]], place: Place) -> list[dict[str, Any]]:
+    """Return what was said in a clip, in seconds of the clip.
+
+    Positions are as many as the longest clip needs, so beside a shorter one there may be some of another: text that
+    lies there is left out.
     """
-    owned: dict[int, list[int]] = {place.clip: [] for place in places}
-    doubtful: set[int] = set()
-    for index, (start, end) in enumerate(texts):
-        overlaps = {place.clip: min(end, place.end) - max(start, place.start) for place in places}
-        owner = max(overlaps, key=lambda clip: overlaps[clip])  # the nearest, if it lies in silence
-        owned[owner].append(index)
-        if strays := {clip for clip, overlap in overlaps.items() if clip != owner and overlap > STRAY_SECONDS}:
-            doubtful |= {owner, *strays}
-    return owned, doubtful
+    return [
+        segment | {"start": segment["start"] - place.start, "end": segment["end"] - place.start}
+        for segment in segments
+        if segment["start"] < place.end - STRAY_SECONDS and segment["end"] > place.start
+    ]

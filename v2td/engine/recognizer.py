@@ -21,7 +21,7 @@ from v2td.engine import gate, packing
 from v2td.engine.batch import ModelRequest, WindowRequest, WindowResult
 from v2td.engine.packing import Place
 from v2td.engine.second_hearing import hear_missing, hear_whole
-from v2td.engine.segments import Segments, moved, our_segment, said, text_of
+from v2td.engine.segments import Segments, our_segment, said, text_of
 from v2td.engine.sound import Sound, decoding_options, make_sound, storage, whole
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE
@@ -29,6 +29,7 @@ from v2td.jobs import SAMPLE_RATE
 COMPARED_SECONDS = 15.0  # shorter windows are not compared with others
 LANGUAGES_TOLD = 5  # the likeliest; the rest is noise
 MAX_INITIAL_TIMESTAMP = 50  # in steps of 0.02 s: faster-whisper's one second
+ANY_TIMESTAMP = 1500
 
 
 class Recognizer:
@@ -69,8 +70,8 @@ class Recognizer:
             together = self._encode(group)
             for sound in together:
                 self._choose_language(sound)
-            for sound, segments in zip(together, self._decode(together), strict=True):
-                results |= self._results(sound, segments)
+            for sound, heard in zip(together, self._decode(together), strict=True):
+                results |= self._results(sound, heard)
         return tuple(results.get(number) for number in range(len(requests)))
 
     def _sounds(self, requests: Sequence[WindowRequest]) -> list[Sound]:
@@ -88,8 +89,8 @@ class Recognizer:
     def _groups(self, sounds: Iterable[Sound]) -> list[list[Sound]]:
         """Return what CTranslate2 can decode in one call: equal prompt lengths, frames and beams."""
 
-        def key(sound: Sound) -> tuple[int, int, int]:
-            return len(sound.prompt), sound.request.frames, sound.request.beam_size
+        def key(sound: Sound) -> tuple[int, int, int, bool]:
+            return len(sound.prompt), sound.request.frames, sound.request.beam_size, sound.is_shared
 
         return [list(group) for _, group in groupby(sorted(sounds, key=key), key)]
 
@@ -130,21 +131,38 @@ class Recognizer:
             sound.languages = tuple(known[:LANGUAGES_TOLD])
             sound.speak(known[0][0])
 
-    def _decode(self, sounds: list[Sound]) -> list[Segments]:
-        """Return faster-whisper's segments of each sound; none where it is silent."""
+    def _decode(self, sounds: list[Sound]) -> list[dict[int, Segments]]:
+        """Return for each sound the segments of each of its windows, in seconds of that window."""
         first = sounds[0]
+        listeners = [(sound, place) for sound in sounds for place in sound.places]
+        if first.is_shared:
+            positions = [packing.positions(place, self._gap) for _, place in listeners]
+            width = max(end - start for start, end in positions)
+            begins = [min(start, first.encoded.shape[1] - width) for start, _ in positions]
+            parts = [
+                sound.encoded[:, begin : begin + width] for (sound, _), begin in zip(listeners, begins, strict=True)
+            ]
+            longest = max(place.end - place.start for _, place in listeners)
+            max_length = min(self._model.max_length, len(first.prompt) + packing.most_tokens(longest))
+        else:
+            parts, max_length = [sound.encoded for sound in sounds], self._model.max_length
         results = self._model.model.generate(
-            storage(np.concatenate([sound.encoded for sound in sounds])),
-            [sound.prompt for sound in sounds],
+            storage(np.concatenate(parts)),
+            [sound.prompt for sound, _ in listeners],
             beam_size=max(1, first.request.beam_size),
-            max_length=self._model.max_length,
+            max_length=max_length,
             return_scores=True,
             return_no_speech_prob=True,
             suppress_blank=True,
             suppress_tokens=get_suppressed_tokens(first.tokenizer, [-1]),
-            max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP,
+            max_initial_timestamp_index=ANY_TIMESTAMP if first.is_shared else MAX_INITIAL_TIMESTAMP,
         )
-        return [self._segments(sound, result) for sound, result in zip(sounds, results, strict=True)]
+        heard: list[dict[int, Segments]] = [{} for _ in sounds]
+        number = {id(sound): index for index, sound in enumerate(sounds)}
+        for (sound, place), result in zip(listeners, results, strict=True):
+            segments = self._segments(sound, result)
+            heard[number[id(sound)]][place.clip] = packing.own_text(segments, place) if sound.is_shared else segments
+        return heard
 
     def _segments(self, sound: Sound, result: Any) -> Segments:
         tokens = result.sequences_ids[0]
@@ -160,6 +178,11 @@ class Recognizer:
             segment_duration=sound.frames * self._model.feature_extractor.time_per_frame,
             seek=0,
         )
+        if sound.is_shared:  # a lone segment begins where it says, not at the beginning of the window
+            begin = sound.tokenizer.timestamp_begin
+            for segment in segments:
+                if segment["tokens"] and segment["tokens"][0] >= begin:
+                    segment["start"] = (segment["tokens"][0] - begin) * self._model.time_precision
         common = {
             "avg_logprob": avg_logprob,
             "no_speech_prob": result.no_speech_prob,
@@ -172,30 +195,26 @@ class Recognizer:
             if (text := sound.tokenizer.decode(segment["tokens"])).strip() and segment["start"] < segment["end"]
         ]
 
-    def _results(self, sound: Sound, segments: Segments) -> dict[int, WindowResult]:
-        """Divide the text among those who share the window, judge it, hear doubtful ones again."""
-        if sound.request.options.word_timestamps and segments:
-            self._align(sound, segments)
-        owned, strays = packing.divide([(each["start"], each["end"]) for each in segments], sound.places)
+    def _results(self, sound: Sound, heard: dict[int, Segments]) -> dict[int, WindowResult]:
+        """Judge the text of each window, hear doubtful ones again."""
         results = {}
-        for place in sound.places:
-            request = sound.requests[place.clip]
-            heard = [moved(segments[index], -place.start) for index in owned[place.clip]]
-            flags = self._doubts(sound, request, heard)
-            if place.clip in strays:
-                flags = (gate.BORDER, *flags)
-            if not flags and self._is_unsure(sound, heard):
+        for number, segments in heard.items():
+            request = sound.requests[number]
+            if request.options.word_timestamps and segments:
+                self._align(sound, segments)
+            flags = self._doubts(sound, request, segments)
+            if not flags and self._is_unsure(sound, segments):
                 flags = (gate.LOGPROB,)
             if flags:
                 alone = sound
-                if len(sound.places) > 1 or request.mode != "full":
+                if sound.is_shared or request.mode != "full":
                     alone = make_sound(self._model, {0: request}, [whole(0, request)], sound.language)
-                heard, flags = self._hear_again(alone, heard, flags)
-            results[place.clip] = WindowResult(
-                segments=tuple(our_segment(each, request.seconds) for each in heard),
+                segments, flags = self._hear_again(alone, segments, flags)  # noqa: PLW2901 (what stands)
+            results[number] = WindowResult(
+                segments=tuple(our_segment(each, request.seconds) for each in segments),
                 language=sound.language,
                 languages=sound.languages,
-                tokens=tuple(token for each in heard for token in each["tokens"]),
+                tokens=tuple(token for each in segments for token in each["tokens"]),
                 flags=flags,
                 redone=bool(flags),
             )
@@ -203,7 +222,7 @@ class Recognizer:
 
     def _is_unsure(self, sound: Sound, heard: Segments) -> bool:
         """Whether a long text that was decoded greedily is less sure than most; the mean of a few words says little."""
-        if not heard or len(sound.places) > 1 or sound.request.seconds < COMPARED_SECONDS:
+        if not heard or sound.is_shared or sound.request.seconds < COMPARED_SECONDS:
             return False
         return sound.request.beam_size <= 1 and self._usual.is_exceeded(heard[0]["avg_logprob"])
 

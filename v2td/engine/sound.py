@@ -47,6 +47,11 @@ class Sound:
         return next(iter(self.requests.values()))
 
     @property
+    def is_shared(self) -> bool:
+        """Whether its windows share the encoder; a short one may be by itself, when there is no other."""
+        return self.request.mode == "packed"
+
+    @property
     def frames(self) -> int:
         """Mel frames that hold sound."""
         return int(self.features.shape[-1]) - 1
