@@ -185,7 +185,7 @@ async def test_what_the_model_raises_fails_that_job_alone(engine: Engine, hear: 
         yield window
 
     hearing = Hearing(tmp_path / "gone.pcm", found(), Options(), 5, time.monotonic(), lambda: None)
-    with pytest.raises(JobError, match="the model raised FileNotFoundError") as caught:
+    with pytest.raises(JobError, match="its PCM is gone") as caught:
         await engine.transcribe(hearing)
     assert caught.value.error_class is ErrorClass.INFERENCE_CRASH
     assert text_of(await hear(engine, EN)) == [EN.text]

@@ -6,6 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import jiwer
 import pytest
 
 from tests.engine.clips import ENGLISH, VIETNAMESE, hear_sounds, pcm_of
@@ -81,9 +82,10 @@ async def test_messages_of_known_language_share_windows_and_so_more_of_them_a_ba
         await until(lambda: engine.status()["queued_windows"] == len(clips))
         os.kill(frozen, signal.SIGCONT)
     assert text_of(first.result()) == [ENGLISH[0].text]
-    for clip, task in zip(clips, tasks, strict=True):
-        assert text_of(task.result())[0].split()[:3] == clip.text.split()[:3]
+    for task in tasks:
         assert task.result().timings[0].batch > 4, "of one language, and more clips than windows"
+    heard = [text_of(task.result())[0] for task in tasks]
+    assert jiwer.wer([clip.text for clip in clips], heard) < 0.1
 
 
 async def test_short_windows_are_refused_unless_the_model_says_that_it_is_adapted(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from v2td.engine.packing import (
     most_tokens,
     own_text,
     pack,
+    padded,
     positions,
     weight,
 )
@@ -71,18 +72,23 @@ def test_weight_is_the_part_of_a_window() -> None:
 
 
 def test_the_decoder_hears_a_clip_and_the_silence_around_it() -> None:
-    assert positions(Place(0, 10.0, 13.0), 0.6) == (470, 665)
-    assert positions(Place(0, 10.0, 13.0), 0.2) == (490, 660), "no more silence than there is"
-    assert positions(Place(0, 0.0, 3.0), 0.6) == (0, 165)
-    assert positions(Place(0, 26.0, 30.0), 0.6) == (1270, 1500)
+    assert positions(Place(0, 10.0, 13.0), 0.6) == range(470, 665)
+    assert positions(Place(0, 10.0, 13.0), 0.25) == range(488, 662), "no more silence than there is"
+    assert positions(Place(0, 0.0, 3.0), 0.6) == range(165)
+    assert positions(Place(0, 26.0, 30.0), 0.6) == range(1270, 1500)
 
 
-@given(lengths_of_clips, gaps)
-def test_nobody_hears_a_neighbour(lengths: list[float], gap: float) -> None:
+@given(lengths_of_clips, gaps, st.integers(0, 300))
+def test_nobody_hears_a_neighbour(lengths: list[float], gap: float, more: int) -> None:
     for window in pack(lengths, gap):
+        for place in window:
+            own = positions(place, gap)
+            heard = padded(own, len(own) + more)
+            assert len(heard) == len(own) + more
+            assert set(heard) == set(own)
         for before, after in itertools.pairwise(window):
-            assert positions(before, gap)[1] / 50 <= after.start + 1 / 50
-            assert positions(after, gap)[0] / 50 >= before.end - 1 / 50
+            assert positions(before, gap)[-1] / 50 < after.start + ROUNDING
+            assert positions(after, gap)[0] / 50 >= before.end - ROUNDING
 
 
 def said(*times: tuple[float, float]) -> list[dict[str, Any]]:
@@ -96,13 +102,12 @@ def test_text_gets_the_times_of_its_own_clip() -> None:
     ]
 
 
-def test_text_beside_the_clip_is_left_out() -> None:
+def test_what_is_heard_in_the_padding_is_left_out() -> None:
     place = PLACES[1]
-    assert own_text(said((2.0, 4.0), (place.end - STRAY_SECONDS + 0.01, 10.0), (9.3, 13.0)), place) == []
+    assert own_text(said((place.end - STRAY_SECONDS + 0.01, 10.0), (9.3, 13.0)), place) == []
     assert len(own_text(said((place.end - STRAY_SECONDS - 0.01, 10.0)), place)) == 1
     assert len(own_text(said((0.1, 29.0)), place)) == 1, "times are wrong sometimes, the text is its own"
 
 
 def test_who_says_more_than_people_can_goes_round_in_circles() -> None:
-    assert most_tokens(3.0) == 56
-    assert most_tokens(LONGEST_CLIP_SECONDS) < 224
+    assert most_tokens(3.0) == 140

@@ -80,7 +80,7 @@ async def test_a_window_that_cannot_be_heard_fails_alone_and_the_process_lives(p
         (slot,) = slots_of(engine)
         others = [hear(engine, pcm), hear(engine, pcm, 2)]
         broken = hear(engine, tmp_path / "gone")
-        with pytest.raises(JobError, match="the model raised FileNotFoundError"):
+        with pytest.raises(JobError, match="its PCM is gone"):
             await broken
         heard = await asyncio.gather(*others)
         assert slot.child.generation == 1

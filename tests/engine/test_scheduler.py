@@ -127,6 +127,10 @@ class QueueMachine(RuleBasedStateMachine):
             line.waiting.insert(line.returned, window)
             line.returned += 1
             line.served -= 1
+            oldest = min(self.definition.heads(), key=lambda each: each.arrival)
+            repaid = line is oldest
+            owed = self.definition.owed + window.weight * (repaid - self.definition.share)
+            self.definition.owed = max(0.0, owed)
 
     @precondition(lambda self: self.definition.lines)
     @rule(data=st.data())

@@ -117,7 +117,7 @@ class WindowResult:
 class BatchResult:
     """The results in the order of the requests; `start` and `end` by time.monotonic(), which children share.
 
-    None stands for a window that gave way and was not heard; one at least is.
+    None stands for a window that was not heard: it gave way, or a PCM file was gone.
     """
 
     results: tuple[WindowResult | None, ...]

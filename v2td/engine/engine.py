@@ -116,11 +116,8 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         """State of each slot, windows that wait."""
-        return {
-            "queued_windows": len(self._queue),
-            "window_seconds_expected": self._cost.seconds,
-            "slots": [slot.status() for slot in self._slots],
-        }
+        slots = [slot.status() for slot in self._slots]
+        return {"queued_windows": len(self._queue), "window_seconds_expected": self._cost.seconds, "slots": slots}
 
     def stalled(self, seconds: float) -> bool:
         """Whether the task of an idle slot has not been seen for `seconds`; a busy one has its deadline."""
@@ -207,12 +204,13 @@ class Engine:
         except TimeoutError:
             return []
         limit = self._cost.limit(self._batch_windows, self._settings.batch_seconds_max)
+        if slot.gave_way:  # to a message, whose text must not come with those of seven windows of a recording
+            slot.gave_way, limit = False, 1.0
         if self._settings.window_mode == "packed":
             await self._linger(slot, limit)
         now = time.monotonic()
-        under_way = sum(
-            self._cost.left(other.weight, now - other.began) for other in self._slots if other.state == "busy"
-        )
+        busy = (other for other in self._slots if other.state == "busy")
+        under_way = sum(self._cost.left(other.weight, now - other.began) for other in busy)
         batch = self._queue.take_batch(share_of_slot(self._queue.weight, len(self._slots), under_way, limit))
         for item in batch:
             self._leave_queue(item)
@@ -232,11 +230,12 @@ class Engine:
         batch = [item for item in batch if not item.done.done()]  # jobs may leave while a process is replaced
         if not batch:
             return
-        seconds = sum(item.seconds for item in batch)
-        deadline = self._settings.window_seconds_base + self._settings.window_seconds_factor * seconds
+        # A batch takes little longer than a window that takes very long: where one does, batches are of one.
+        longest = max(item.seconds for item in batch)
+        deadline = self._settings.window_seconds_base + self._settings.window_seconds_factor * longest
         for item in batch:
             item.hearing.on_progress()
-        if len(batch) > 1 and all(item.follows for item in batch):
+        if len(batch) > 1 and any(item.follows for item in batch):  # who comes first is encoded first, and stays
             slot.gives_way_to = min(item.hearing.priority for item in batch)
         try:
             result = await slot.hear([item.request for item in batch], _weight(batch), deadline)
@@ -253,9 +252,12 @@ class Engine:
 
     def _deliver(self, slot: Slot, batch: list[Item], result: BatchResult) -> None:
         heard_of = [(item, heard) for item, heard in zip(batch, result.results, strict=True) if heard is not None]
-        self._cost.observe(_weight([item for item, _ in heard_of]), result.end - result.start)
+        if heard_of:
+            self._cost.observe(_weight([item for item, _ in heard_of]), result.end - result.start)
         for item, heard in zip(batch, result.results, strict=True):
             if heard is None:
+                if not item.request.pcm.exists():
+                    item.fail(JobError(ErrorClass.INFERENCE_CRASH, "its PCM is gone from speech.pcm_dir"))
                 self._enqueue(item, back=True)
         for item, heard in heard_of:
             for flag in heard.flags:

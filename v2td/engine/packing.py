@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from math import ceil
 from typing import Any
 
@@ -17,8 +18,9 @@ from v2td.engine.batch import FULL_SECONDS
 LONGEST_CLIP_SECONDS = 14.0  # two of them still fit
 POSITIONS_PER_SECOND = 50  # of the encoder's output
 BEFORE_SECONDS, BEHIND_SECONDS = 0.6, 0.3  # of silence that the decoder hears around a clip
-STRAY_SECONDS = 0.35  # what begins less than this before the end of a clip is not its own: timestamps are no better
-TOKENS_PER_SECOND, SPARE_TOKENS = 12, 20  # people say up to seven in a second
+PADDING_POSITIONS = 10  # of silence that are repeated
+STRAY_SECONDS = 0.35  # what begins less than this before the end of a clip is an echo in the padding
+TOKENS_PER_SECOND, SPARE_TOKENS = 40, 20  # seven in a second in English, but Burmese takes five times as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,20 @@ def pack(lengths: Sequence[float], gap: float) -> list[list[Place]]:
     return windows
 
 
-def positions(place: Place, gap: float) -> tuple[int, int]:
-    """Return the encoder's positions that hear a clip: its own, and a little of the silence around it."""
-    start = max(0, int((place.start - min(BEFORE_SECONDS, gap)) * POSITIONS_PER_SECOND))
-    end = ceil((place.end + min(BEHIND_SECONDS, gap)) * POSITIONS_PER_SECOND)
-    end = min(end, int(FULL_SECONDS * POSITIONS_PER_SECOND))
-    return start, end
+def positions(place: Place, gap: float) -> range:
+    """Return the encoder's positions that hear a clip: its own, and the silence around it, but no neighbour."""
+    start = max(0, ceil((place.start - min(BEFORE_SECONDS, gap)) * POSITIONS_PER_SECOND))
+    end = int((place.end + min(BEHIND_SECONDS, gap)) * POSITIONS_PER_SECOND)
+    return range(start, max(start + 1, min(end, int(FULL_SECONDS * POSITIONS_PER_SECOND))))
+
+
+def padded(own: range, width: int) -> list[int]:
+    """Return `width` positions: the clip's own, then the silence at its end again and again.
+
+    Clips are decoded together, so all have as many as the longest; what else lies in the window is none of theirs.
+    """
+    silence = own[-PADDING_POSITIONS:]
+    return [*own, *islice(cycle(silence), width - len(own))]
 
 
 def most_tokens(seconds: float) -> int:
@@ -67,13 +77,9 @@ def most_tokens(seconds: float) -> int:
 
 
 def own_text(segments: Sequence[dict[str, Any]], place: Place) -> list[dict[str, Any]]:
-    """Return what was said in a clip, in seconds of the clip.
-
-    Positions are as many as the longest clip needs, so beside a shorter one there may be some of another: text that
-    lies there is left out.
-    """
+    """Return what was said in a clip, in seconds of the clip; what is heard in the padding behind it is left out."""
     return [
         segment | {"start": segment["start"] - place.start, "end": segment["end"] - place.start}
         for segment in segments
-        if segment["start"] < place.end - STRAY_SECONDS and segment["end"] > place.start
+        if segment["start"] < place.end - STRAY_SECONDS
     ]

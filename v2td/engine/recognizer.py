@@ -8,6 +8,7 @@ faster-whisper's own loop over a window, with beams and temperature fallback.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -81,10 +82,13 @@ class Recognizer:
             [Place(packed[place.clip], place.start, place.end) for place in places] for places in shared
         ]  # a parent puts only windows of one language and prompt into a packed batch
         layouts += [[whole(number, request)] for number, request in enumerate(requests) if request.mode != "packed"]
-        return [
-            make_sound(self._model, {place.clip: requests[place.clip] for place in places}, places)
-            for places in layouts
-        ]
+        sounds = []
+        for places in layouts:
+            with suppress(
+                FileNotFoundError
+            ):  # one of the jobs has just left, and its PCM with it: the rest comes again
+                sounds.append(make_sound(self._model, {each.clip: requests[each.clip] for each in places}, places))
+        return sounds
 
     def _groups(self, sounds: Iterable[Sound]) -> list[list[Sound]]:
         """Return what CTranslate2 can decode in one call: equal prompt lengths, frames and beams."""
@@ -137,10 +141,10 @@ class Recognizer:
         listeners = [(sound, place) for sound in sounds for place in sound.places]
         if first.is_shared:
             positions = [packing.positions(place, self._gap) for _, place in listeners]
-            width = max(end - start for start, end in positions)
-            begins = [min(start, first.encoded.shape[1] - width) for start, _ in positions]
+            width = max(len(own) for own in positions)
             parts = [
-                sound.encoded[:, begin : begin + width] for (sound, _), begin in zip(listeners, begins, strict=True)
+                sound.encoded[:, packing.padded(own, width)]
+                for (sound, _), own in zip(listeners, positions, strict=True)
             ]
             longest = max(place.end - place.start for _, place in listeners)
             max_length = min(self._model.max_length, len(first.prompt) + packing.most_tokens(longest))

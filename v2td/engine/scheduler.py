@@ -110,6 +110,8 @@ class WindowQueue(Generic[T]):
         """
         if (line := self._lines.get(job)) is not None:
             self._insert(line, line.returned, _Waiting(window, key, weight), served=-1)
+            repaid = line.arrival == self._waiting[0]  # as _pop booked it, or nearly so
+            self._owed = max(0.0, self._owed + weight * (repaid - self._share))
             line.returned += 1
 
     def take_batch(self, limit: float) -> list[T]:

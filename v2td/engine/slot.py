@@ -34,6 +34,7 @@ class Slot:
         self.seen = time.monotonic()  # of the last sign of life of its task
         self.windows = 0  # since its process was started
         self._worked = self.seen  # until then
+        self.gave_way = False  # the last batch did; the next one is for whom it did so
         self.watched = 0.0  # time.monotonic() of the last look at its process
         self.gives_way_to: int | None = None  # jobs of this priority, or more urgent ones
         self.weight = 0.0  # of the batch under way
@@ -102,13 +103,14 @@ class Slot:
         self._ended = self._worked = result.end
         heard = sum(each is not None for each in result.results)
         self.windows += heard
-        metrics.BATCH_WINDOWS.observe(heard)
-        metrics.WINDOW_SECONDS.labels(self.number).observe((result.end - result.start) / heard)
+        if heard:
+            metrics.BATCH_WINDOWS.observe(heard)
+            metrics.WINDOW_SECONDS.labels(self.number).observe((result.end - result.start) / heard)
         return result
 
     def give_way(self) -> None:
         """Ask the batch under way to leave out what it has not encoded yet."""
-        self.gives_way_to = None
+        self.gives_way_to, self.gave_way = None, True
         if self.child.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.child.pid, signal.SIGUSR1)
