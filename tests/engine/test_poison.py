@@ -85,4 +85,4 @@ async def test_a_window_that_cannot_be_heard_fails_alone_and_the_process_lives(p
         heard = await asyncio.gather(*others)
         assert slot.child.generation == 1
     assert [text_of(each) for each in heard] == [[EN.text], [EN.text] * 2]
-    assert [timing.batch for each in heard for timing in each.timings] == [1] * 3
+    assert [timing.batch for each in heard for timing in each.timings] == [3] * 3, "it costs the others nothing"

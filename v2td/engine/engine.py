@@ -55,8 +55,7 @@ class Engine:
         self._queue: WindowQueue[Item] = WindowQueue(oldest_share=settings.oldest_share)
         self._cost = CostEstimate()
         self._batch_windows = settings.batch_windows or (GPU_BATCH if settings.device == "cuda" else CPU_BATCH)
-        self._arrived = asyncio.Event()  # a window, or the end of hope for one
-        self._taken = asyncio.Event()
+        self._arrived, self._taken = asyncio.Event(), asyncio.Event()  # a window, or the end of hope for one; one left
         self._waiting_bytes = 0
         self._waiting_bytes_max = settings.queue_bytes_max or int(
             BATCHES_AHEAD * len(plan.slots) * self._batch_windows * FULL_SECONDS * SAMPLE_RATE * BYTES_PER_SAMPLE

@@ -210,10 +210,8 @@ class Recognizer:
             if not flags and self._is_unsure(sound, segments):
                 flags = (gate.LOGPROB,)
             if flags:
-                alone = sound
-                if sound.is_shared or request.mode != "full":
-                    alone = make_sound(self._model, {0: request}, [whole(0, request)], sound.language)
-                segments, flags = self._hear_again(alone, segments, flags)  # noqa: PLW2901 (what stands)
+                with suppress(FileNotFoundError):  # its job has just left: nobody waits for the text
+                    segments, flags = self._hear_again(sound, request, segments, flags)  # noqa: PLW2901 (what stands)
             results[number] = WindowResult(
                 segments=tuple(our_segment(each, request.seconds) for each in segments),
                 language=sound.language,
@@ -230,9 +228,13 @@ class Recognizer:
             return False
         return sound.request.beam_size <= 1 and self._usual.is_exceeded(heard[0]["avg_logprob"])
 
-    def _hear_again(self, alone: Sound, first: Segments, flags: tuple[str, ...]) -> tuple[Segments, tuple[str, ...]]:
+    def _hear_again(
+        self, sound: Sound, request: WindowRequest, first: Segments, flags: tuple[str, ...]
+    ) -> tuple[Segments, tuple[str, ...]]:
         """Return the less doubtful of what was heard first and what is heard now, and why it was heard again."""
-        heard = first
+        alone, heard = sound, first
+        if sound.is_shared or request.mode != "full":
+            alone = make_sound(self._model, {0: request}, [whole(0, request)], sound.language)
         if flags != (gate.SPARSE,):
             heard = hear_whole(self._model, alone, first, self._quality)
             if len(self._doubts(alone, alone.request, heard)) > len(flags):
