@@ -28,7 +28,7 @@ class SpeechSettings(Section):
     vad_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="Speech probability of Silero VAD.")
     min_speech_seconds: Annotated[float, Field(ge=0)] = Field(0.1, description="Shorter sounds are no speech.")
     min_silence_seconds: Seconds = Field(
-        0.2, description="Shorter pauses do not divide speech; a window ends at the longest pause of its last fifth."
+        0.2, description="Shorter pauses do not divide speech; a window ends at the longest pause of its last sixth."
     )
     pad_seconds: Annotated[float, Field(ge=0, le=2)] = Field(0.3, description="Silence kept on both sides of speech.")
     deadline_seconds: Seconds = Field(60, description="A decoder that is silent for longer on one piece is killed.")
