@@ -90,7 +90,7 @@ PROGRAMMES: dict[Size, tuple[Programme, ...]] = {
             "base",
             (
                 Contest(_workload("long", ("minute", 2)), 1, (*_LONG, "batched")),
-                Contest(_workload("short", ("3s", 16)), 1, (*_SHORT, "v2td_full", "original")),
+                Contest(_workload("short", ("3s", 14)), 1, (*_SHORT, "v2td_full", "original")),
                 Contest(_workload("5s", ("5s", 10)), 1, _SHORT),
             ),
         ),
