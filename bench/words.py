@@ -7,20 +7,12 @@ from dataclasses import dataclass
 
 import jiwer
 
+from v2td.demo.verdict import WORDS
+
 # How much worse than the reference a contestant's text may be before its speed counts for nothing. A small sample has
 # few words, so one wrong word more or less is allowed in any case.
 TOLERATED_RATE = 0.01
 TOLERATED_WORDS = 2
-
-_WORDS = jiwer.Compose(
-    [
-        jiwer.ToLowerCase(),
-        jiwer.RemovePunctuation(),  # type: ignore[no-untyped-call] # jiwer left out its "-> None"
-        jiwer.RemoveMultipleSpaces(),
-        jiwer.Strip(),
-        jiwer.ReduceToListOfListOfWords(),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +38,8 @@ def word_errors(spoken: Mapping[str, str], heard: Mapping[str, str]) -> WordErro
     counted = jiwer.process_words(
         [text for text, _ in pairs],
         [text for _, text in pairs],
-        reference_transform=_WORDS,
-        hypothesis_transform=_WORDS,
+        reference_transform=WORDS,
+        hypothesis_transform=WORDS,
     )
     return WordErrors(
         errors=counted.substitutions + counted.deletions + counted.insertions,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -11,10 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import uvloop
-
-from bench.contestants.program import Run, answer_requests, claimed_stdout
-from v2td import config, logs
+from bench.contestants.program import Run, answer_requests, serve
+from v2td import config
 from v2td.engine import Engine, Hearing, find_model, plan_slots
 from v2td.jobs import Audio, Options, Window
 from v2td.speech import Decoders, Speech, decoder_count
@@ -68,15 +65,5 @@ async def _main(settings: config.Settings, answers: TextIO) -> None:
         serving.cancel()
 
 
-def main() -> None:
-    """Serve until stdin ends; the daemon's own config says how."""
-    answers = claimed_stdout()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    settings = config.load(parser.parse_args().config).settings
-    logs.configure("warning", "console")
-    uvloop.run(_main(settings, answers))
-
-
 if __name__ == "__main__":
-    main()
+    serve(str(__doc__), _main)

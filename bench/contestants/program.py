@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
+import uvloop
 
 from bench.contestants.contestant import ContestError, Heard, ProcessTree, running, tree_cpu_seconds
 from bench.corpus import Clip
+from v2td import config, logs
 
 START_SECONDS = 120.0
 LONGEST_SECONDS = 120.0  # after which a run is given up, and
@@ -102,3 +105,13 @@ async def answer_requests(answers: TextIO, hear: Callable[[list[dict[str, Any]]]
     while line := await asyncio.to_thread(sys.stdin.readline):
         run = await hear(json.loads(line))
         print(json.dumps(run.answer()), file=answers, flush=True)
+
+
+def serve(purpose: str, answer: Callable[[config.Settings, TextIO], Coroutine[Any, Any, None]]) -> None:
+    """Run a program of v2td's own rooms until stdin ends; the daemon's own config says how."""
+    answers = claimed_stdout()
+    parser = argparse.ArgumentParser(description=purpose)
+    parser.add_argument("--config", type=Path, required=True)
+    settings = config.load(parser.parse_args().config).settings
+    logs.configure("warning", "console")
+    uvloop.run(answer(settings, answers))

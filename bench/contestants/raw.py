@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import uvloop
-
-from bench.contestants.program import Run, answer_requests, claimed_stdout
-from v2td import config, logs
+from bench.contestants.program import Run, answer_requests, serve
+from v2td import config
 from v2td.jobs import Options
 from v2td.ops.transcribe import Transcriber
 
@@ -32,15 +29,5 @@ async def _main(settings: config.Settings, answers: TextIO) -> None:
         await answer_requests(answers, partial(_hear, transcriber))
 
 
-def main() -> None:
-    """Serve until stdin ends; the daemon's own config says how."""
-    answers = claimed_stdout()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    settings = config.load(parser.parse_args().config).settings
-    logs.configure("warning", "console")
-    uvloop.run(_main(settings, answers))
-
-
 if __name__ == "__main__":
-    main()
+    serve(str(__doc__), _main)

@@ -11,7 +11,9 @@ from time import monotonic
 
 import pytest
 import uvloop
+from faster_whisper import WhisperModel
 
+from tests.engine.clips import Ask, asker, load_model
 from tests.speech.sounds import Pcm, read
 from v2td.bundled import Recording, recordings
 from v2td.config import EngineSettings, QualitySettings
@@ -27,6 +29,16 @@ Hear = Callable[..., Awaitable[Recognition]]
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The daemon runs on uvloop, and processes are where loops differ."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="module")
+def model() -> WhisperModel:
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    return asker(tmp_path_factory.mktemp("pcm"))
 
 
 @asynccontextmanager

@@ -14,9 +14,7 @@ from tests.engine.clips import (
     PACK_GAP,
     VIETNAMESE,
     Ask,
-    asker,
     listener,
-    load_model,
     noise,
     recognizer,
     said,
@@ -32,16 +30,6 @@ pytestmark = pytest.mark.slow  # loads a model
 
 FULL = 3000  # mel frames
 TWELVE = ENGLISH * 2
-
-
-@pytest.fixture(scope="module")
-def model() -> WhisperModel:
-    return load_model()
-
-
-@pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
-    return asker(tmp_path_factory.mktemp("pcm"))
 
 
 def layout(asked: Sequence[WindowRequest]) -> list[list[Place]]:

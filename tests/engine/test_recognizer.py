@@ -11,9 +11,7 @@ from tests.engine.clips import (
     SHORT,
     VIETNAMESE,
     Ask,
-    asker,
     listener,
-    load_model,
     noise,
     recognizer,
     said,
@@ -30,16 +28,6 @@ pytestmark = pytest.mark.slow  # loads a model
 FULL = 3000  # mel frames
 HANOI, DUONG = ENGLISH[0], VIETNAMESE[0]
 FEW = (*ENGLISH[:3], *VIETNAMESE[:2])
-
-
-@pytest.fixture(scope="module")
-def model() -> WhisperModel:
-    return load_model()
-
-
-@pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
-    return asker(tmp_path_factory.mktemp("pcm"))
 
 
 def test_a_batch_says_what_its_windows_say_one_by_one(model: WhisperModel, ask: Ask) -> None:

@@ -9,7 +9,7 @@ from faster_whisper import WhisperModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.engine.clips import ENGLISH, Ask, asker, load_model, pcm_of
+from tests.engine.clips import ENGLISH, Ask, pcm_of
 from v2td.config import QualitySettings
 from v2td.engine.batch import FULL_SECONDS, MAX_PROMPT_TOKENS
 from v2td.engine.packing import Place
@@ -26,16 +26,6 @@ from v2td.jobs import SAMPLE_RATE, Span
 
 WORDS = ["please", "call", "at", "three", "on", "Monday", "Hanoi", "extraordinarily", "0546", "ừ", "được"]
 HANOI = ENGLISH[0]
-
-
-@pytest.fixture(scope="module")
-def model() -> WhisperModel:
-    return load_model()
-
-
-@pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
-    return asker(tmp_path_factory.mktemp("pcm"))
 
 
 @pytest.fixture(scope="module")

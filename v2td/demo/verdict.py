@@ -14,7 +14,7 @@ from v2td.demo.jobs import DemoJob, Heard, Outcome, Refused
 # of a short recording, is for processors that round int8 otherwise.
 MAX_WORD_ERROR_RATE = 0.03
 
-_WORDS = jiwer.Compose(
+WORDS = jiwer.Compose(  # what counts as equal: case and punctuation aside
     [
         jiwer.ToLowerCase(),
         jiwer.RemovePunctuation(),  # type: ignore[no-untyped-call] # jiwer left out its "-> None"
@@ -63,7 +63,7 @@ def _wrong_words(spoken: str, heard: str) -> str | None:
 
 def word_error_rate(spoken: Sequence[str], heard: Sequence[str]) -> float:
     """Over all texts together."""
-    return float(jiwer.wer(list(spoken), list(heard), reference_transform=_WORDS, hypothesis_transform=_WORDS))
+    return float(jiwer.wer(list(spoken), list(heard), reference_transform=WORDS, hypothesis_transform=WORDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from v2td.jobs import SAMPLE_RATE
 COMPARED_SECONDS = 15.0  # shorter windows are not compared with others
 LANGUAGES_TOLD = 5  # the likeliest; the rest is noise
 MAX_INITIAL_TIMESTAMP = 50  # in steps of 0.02 s: faster-whisper's one second
-ANY_TIMESTAMP = 1500
+ANY_TIMESTAMP = 1500  # a message that shares a window begins anywhere in it
 
 
 class Recognizer:
@@ -84,9 +84,8 @@ class Recognizer:
         layouts += [[whole(number, request)] for number, request in enumerate(requests) if request.mode != "packed"]
         sounds = []
         for places in layouts:
-            with suppress(
-                FileNotFoundError
-            ):  # one of the jobs has just left, and its PCM with it: the rest comes again
+            # A job that has just left took its PCM with it; the others of that window come again.
+            with suppress(FileNotFoundError):
                 sounds.append(make_sound(self._model, {each.clip: requests[each.clip] for each in places}, places))
         return sounds
 
@@ -113,9 +112,8 @@ class Recognizer:
         return sounds
 
     def _encoder_output(self, features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        storage = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
         # In CPU memory it can be divided and joined; a GPU copies it within a few milliseconds.
-        output = self._model.model.encode(storage, to_cpu=True)
+        output = self._model.model.encode(storage(features), to_cpu=True)
         if output.dtype == ctranslate2.DataType.bfloat16:  # which NumPy does not know
             output = output.to(ctranslate2.DataType.float32)
         return np.array(output)
@@ -138,13 +136,13 @@ class Recognizer:
     def _decode(self, sounds: list[Sound]) -> list[dict[int, Segments]]:
         """Return for each sound the segments of each of its windows, in seconds of that window."""
         first = sounds[0]
-        listeners = [(sound, place) for sound in sounds for place in sound.places]
+        listeners = [(number, place) for number, sound in enumerate(sounds) for place in sound.places]
         if first.is_shared:
             positions = [packing.positions(place, self._gap) for _, place in listeners]
             width = max(len(own) for own in positions)
             parts = [
-                sound.encoded[:, packing.padded(own, width)]
-                for (sound, _), own in zip(listeners, positions, strict=True)
+                sounds[number].encoded[:, packing.padded(own, width)]
+                for (number, _), own in zip(listeners, positions, strict=True)
             ]
             longest = max(place.end - place.start for _, place in listeners)
             max_length = min(self._model.max_length, len(first.prompt) + packing.most_tokens(longest))
@@ -152,7 +150,7 @@ class Recognizer:
             parts, max_length = [sound.encoded for sound in sounds], self._model.max_length
         results = self._model.model.generate(
             storage(np.concatenate(parts)),
-            [sound.prompt for sound, _ in listeners],
+            [sounds[number].prompt for number, _ in listeners],
             beam_size=max(1, first.request.beam_size),
             max_length=max_length,
             return_scores=True,
@@ -162,10 +160,9 @@ class Recognizer:
             max_initial_timestamp_index=ANY_TIMESTAMP if first.is_shared else MAX_INITIAL_TIMESTAMP,
         )
         heard: list[dict[int, Segments]] = [{} for _ in sounds]
-        number = {id(sound): index for index, sound in enumerate(sounds)}
-        for (sound, place), result in zip(listeners, results, strict=True):
-            segments = self._segments(sound, result)
-            heard[number[id(sound)]][place.clip] = packing.own_text(segments, place) if sound.is_shared else segments
+        for (number, place), result in zip(listeners, results, strict=True):
+            segments = self._segments(sounds[number], result)
+            heard[number][place.clip] = packing.own_text(segments, place) if first.is_shared else segments
         return heard
 
     def _segments(self, sound: Sound, result: Any) -> Segments:

@@ -73,7 +73,9 @@ class Slot:
     async def make_ready(self) -> None:
         """See that the process is there: load the model again, replace what has died."""
         if self.state == "unloaded":
-            await self.start()
+            self.become("starting")
+            await self.child.revive()
+            self.windows = 0
         elif not self.child.alive:
             await self.replace("died")
 

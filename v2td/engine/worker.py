@@ -31,6 +31,7 @@ def setup(request: ModelRequest) -> float:
     signal.signal(signal.SIGUSR1, lambda *_: _asked_to_give_way.set())
     take_place(request.place)  # before CTranslate2 is imported, which reads OpenMP's variables
     if request.device == "cuda":
+        os.environ.setdefault("CT2_CUDA_ALLOCATOR", "cub_caching")  # the default of newer CUDA knows no bound
         os.environ.setdefault("CT2_CUDA_CACHING_ALLOCATOR_CONFIG", GPU_CACHE)
     from faster_whisper import WhisperModel  # noqa: PLC0415
     from tqdm import tqdm  # noqa: PLC0415
