@@ -74,6 +74,21 @@ class SourceRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """The record that asked for a failed job once more; the job keeps the coordinates, and so the row id, it had."""
+
+    record: Coordinates
+
+    @staticmethod
+    def digest(record: SourceRecord) -> str:
+        """Hex digest of what was replayed, key and value: tells a repetition from a record that only claims to be."""
+        digest = hashlib.sha256(repr((len(record.key or b""), record.key is None)).encode())
+        digest.update(record.key or b"")
+        digest.update(record.value or b"")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One recording to transcribe.
 
@@ -89,6 +104,7 @@ class Job:
     expires_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     record: SourceRecord = SourceRecord(None, None, ())
+    replay: Replay | None = None
 
     @property
     def id(self) -> UUID:
@@ -225,6 +241,8 @@ class Failure:
     record: SourceRecord
     job_id: str | None = None
     audio_url: str | None = None
+    replay: Replay | None = None
+    retried_later: bool = False  # its record waits in kafka.retry_topic: not a dead letter yet
 
 
 Outcome = Transcript | Failure

@@ -35,6 +35,18 @@ JOBS_FAILED = Counter("v2td_jobs_failed_total", "Failed jobs by class of error."
 JOBS_KNOWN = Counter(
     "v2td_jobs_known_total", "Jobs delivered again whose outcome was durable already: not done a second time."
 )
+JOBS_REDONE = Counter(
+    "v2td_jobs_redone_total",
+    "Records delivered again that were not finished before: those between the committed offset and the newest "
+    "durable one.",
+)
+WINDOWS_RESUMED = Counter("v2td_windows_resumed_total", "Windows that were heard before a restart and not again.")
+JOBS_REPLAYED = Counter("v2td_jobs_replayed_total", "Failed jobs done again for `v2td dlq replay`.")
+CHILD_DEATHS = Counter(
+    "v2td_child_deaths_total", "Processes that died of, or hung on, a recording alone.", ["kind"]
+)  # decoder | slot
+CIRCUIT_OPEN = Gauge("v2td_circuit_open", "1 while intake pauses because too many jobs fail.")
+JOBS_DELAYED = Counter("v2td_jobs_delayed_total", "Jobs sent to kafka.retry_topic.")
 JOB_RETRIES = Counter(
     "v2td_job_retries_total", "Attempts after the first, by the class that caused them.", ["error_class"]
 )
@@ -93,6 +105,25 @@ WINDOW_SECONDS = Histogram(
 DECODER_RESTARTS = Counter("v2td_decoder_restarts_total", "Decoder processes rebuilt.", ["reason"])  # died | deadline
 
 KAFKA_LAG = Gauge("v2td_kafka_lag_records", "Records between the committed offset and the end.", ["topic", "partition"])
+KAFKA_IN_FLIGHT = Gauge("v2td_kafka_in_flight_records", "Records under way.", ["topic", "partition"])
+KAFKA_OLDEST = Gauge(
+    "v2td_kafka_oldest_unfinished_seconds",
+    "Since the oldest record under way was written to Kafka; 0 when there is none.",
+    ["topic", "partition"],
+)
+KAFKA_COMMIT_SECONDS = Histogram(
+    "v2td_kafka_commit_seconds", "One offset commit.", buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+)
+KAFKA_REBALANCE_SECONDS = Histogram(
+    "v2td_kafka_rebalance_seconds",
+    "From the start of a revocation to the next assignment.",
+    buckets=(0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+RECORDS_DELETED = Counter(
+    "v2td_records_deleted_total", "Records that retention deleted before they were read: lost to us.", ["topic"]
+)
+RECORDS_UNREADABLE = Counter("v2td_records_unreadable_total", "Offsets of corrupt batches, skipped.", ["topic"])
+TOPICS_RECREATED = Counter("v2td_topics_recreated_total", "Topics found to be another one of the same name.", ["topic"])
 KAFKA_COMMITS = Counter("v2td_kafka_commits_total", "Offset commits.", ["result"])  # ok | failed
 KAFKA_REBALANCES = Counter("v2td_kafka_rebalances_total", "Assignments received.")
 KAFKA_PAUSED = Gauge("v2td_kafka_paused", "1 while intake is paused because enough is under way.")

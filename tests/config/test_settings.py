@@ -65,6 +65,7 @@ WITHOUT_UNIT = {
     "doubt_logprob",
     "doubt_factor",
     "logprob_min",
+    "breaker_ratio",
     "compression_ratio_max",
     "no_speech_min",
 }

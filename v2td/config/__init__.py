@@ -5,6 +5,7 @@ value, where it came from. Blocks only on reading small files.
 """
 
 from v2td.config.inference import EngineSettings, QualitySettings, SpeechSettings
+from v2td.config.kafka import KafkaSettings
 from v2td.config.layers import Source
 from v2td.config.loading import LoadedConfig, load
 from v2td.config.problems import InvalidConfigError
@@ -13,12 +14,12 @@ from v2td.config.settings import (
     AdminSettings,
     DatabaseSettings,
     FetchSettings,
-    KafkaSettings,
     LogSettings,
     MessageSettings,
     PipelineSettings,
     S3Settings,
     Settings,
+    TestingSettings,
 )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Settings",
     "Source",
     "SpeechSettings",
+    "TestingSettings",
     "load",
     "redacted",
     "without_password",

@@ -23,7 +23,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": settings.client_id,
         "request_timeout_ms": int(settings.request_timeout_seconds * 1000),
-        "metadata_max_age_ms": 30_000,  # new partitions are noticed within it; the default is 5 minutes
+        "metadata_max_age_ms": int(settings.metadata_max_age_seconds * 1000),
         "security_protocol": settings.security_protocol,
     }
     if settings.security_protocol.endswith("SSL"):
