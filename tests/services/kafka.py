@@ -39,7 +39,7 @@ _POM = f"""<?xml version="1.0" encoding="UTF-8"?>
 
 # Not the defaults, and why: one node cannot replicate; few internal partitions are created faster; tests write records
 # with timestamps of long ago and must find them again (retention); a topic that nobody created is a mistake to be seen.
-_PROPERTIES = {
+PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
@@ -101,17 +101,30 @@ def prepare(jars: Path, folder: Path, *, log: Path, extra: Mapping[str, str] | N
     port, controller = free_ports(2)
     node = Node(jars, folder, port)
     properties = {
-        **_PROPERTIES,
+        **PROPERTIES,
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "log.dirs": str(folder / "log"),
         **(extra or {}),
     }
+    format_storage(node, properties, new_cluster_id(), log=log, quorum=["--standalone"])
+    return node
+
+
+def new_cluster_id() -> str:
+    """A cluster's id as Kafka writes it."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+
+
+def format_storage(node: Node, properties: Mapping[str, str], cluster: str, *, log: Path, quorum: list[str]) -> None:
+    """Writes the node's configuration and formats its storage; blocks for the second that this takes.
+
+    ``quorum`` are the storage tool's options about the first controllers.  Raises ServiceError when it refuses.
+    """
     node.properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     # The = keeps a cluster id that happens to begin with a dash from being read as an option.
-    tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(node.properties), "--standalone"]
+    tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(node.properties), *quorum]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         done = subprocess.run(
@@ -119,7 +132,6 @@ def prepare(jars: Path, folder: Path, *, log: Path, extra: Mapping[str, str] | N
         )
     if done.returncode:
         raise ServiceError(f"Kafka's storage could not be formatted, exit status {done.returncode}; see {log}")
-    return node
 
 
 def launch(node: Node, *, log: Path) -> Process:
@@ -144,12 +156,12 @@ async def answers(bootstrap: str) -> None:
         await admin.close()
 
 
-async def create_topic(bootstrap: str, name: str, *, partitions: int = 1) -> None:
+async def create_topic(bootstrap: str, name: str, *, partitions: int = 1, replicas: int = 1) -> None:
     """Creates the topic ``name``.  Raises KafkaError when the broker refuses, also when the topic exists."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         await admin.start()
-        await admin.create_topics([NewTopic(name, partitions, 1)])
+        await admin.create_topics([NewTopic(name, partitions, replicas)])
     finally:
         await admin.close()
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,13 +109,18 @@ def prepare(folder: Path, *, password: str, log: Path) -> Server:
     return Server(binaries, data, free_ports(1)[0], password, account)
 
 
-def launch(server: Server, *, log: Path) -> Process:
-    """Starts the server without waiting for it."""
+def command(server: Server, *, options: Sequence[str] = ()) -> list[str | Path]:
+    """The server's program with its settings; later ``options`` override earlier ones."""
     settings = {**_SETTINGS, "port": str(server.port)}
-    options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+    given = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+    return [server.binaries / "postgres", "-D", server.data, *given, *options]
+
+
+def launch(server: Server, *, log: Path, options: Sequence[str] = ()) -> Process:
+    """Starts the server without waiting for it."""
     return spawn(
         "postgres",
-        [server.binaries / "postgres", "-D", server.data, *options],
+        command(server, options=options),
         log=log,
         cwd=server.data,
         account=server.account,
