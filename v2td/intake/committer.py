@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from v2td import metrics
+from v2td import failpoints, metrics
 from v2td.config import KafkaSettings
 from v2td.intake.offsets import OffsetTracker, Partition
 from v2td.logs import get_logger
@@ -53,6 +54,8 @@ class Committer:
         if not offsets:
             return
         wanted = {TopicPartition(*each): OffsetAndMetadata(offset, "") for each, offset in offsets.items()}
+        await failpoints.reach("commit.begin")
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.commit_timeout_seconds):
                 await self._consumer.commit(wanted)  # retries for ever when the broker is gone
@@ -61,6 +64,8 @@ class Committer:
             log.warning("offsets not committed", error=f"{type(error).__name__}: {error}")
         else:
             metrics.KAFKA_COMMITS.labels("ok").inc()
+            metrics.KAFKA_COMMIT_SECONDS.observe(time.monotonic() - began)
+            await failpoints.reach("commit.done")
             self._tracker.committed(offsets)
 
     def status(self) -> list[dict[str, object]]:

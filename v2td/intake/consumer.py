@@ -21,7 +21,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from v2td import metrics
+from v2td import failpoints, metrics
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
 from v2td.intake.committer import Committer
@@ -47,6 +47,14 @@ Handler = Callable[[Coordinates, SourceRecord, frozenset[UUID]], Awaitable[None]
 LookUp = Callable[[str, str, int, int], Awaitable[dict[int, frozenset[UUID]]]]
 
 
+async def nothing_to_save() -> None:
+    """Save nothing: what `before_revoke` does unless told otherwise."""
+
+
+async def nothing_to_save() -> None:
+    """Save nothing: what `before_revoke` does unless told otherwise."""
+
+
 @dataclass(slots=True)
 class _Work:
     """One record under way; more than one ticket when it was delivered again after a rebalance."""
@@ -66,7 +74,8 @@ class Intake:
 
     `run` polls and works until `stop` is called, then drains and commits. `look_up` tells after a restart
     what was finished behind the committed offsets. `blocked` is asked before each poll whether partitions must
-    pause for a reason of somebody else's.
+    pause for a reason of somebody else's. `before_revoke` is awaited when work is still under way after a drain, of
+    a rebalance or at the end, to save what can be saved of it; it may raise ServiceError.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class Intake:
         *,
         max_in_flight: int,
         blocked: Callable[[], bool],
+        before_revoke: Callable[[], Awaitable[None]] = nothing_to_save,
     ) -> None:
         self._settings = settings
         self._handle = handle
@@ -84,6 +94,8 @@ class Intake:
         self._durable: dict[Partition, dict[int, frozenset[UUID]]] = {}
         self._max_in_flight = max_in_flight
         self._blocked = blocked
+        self._before_revoke = before_revoke
+        self._before_revoke = before_revoke
         self._tracker = OffsetTracker()
         self._works: dict[Coordinates, _Work] = {}
         self._stopping = asyncio.Event()
@@ -92,6 +104,10 @@ class Intake:
         self._full = False
         self._accepting_since: float | None = None  # time.monotonic() while records are taken, None while polling
         self._revocations = 0
+        self._revoked_at: float | None = None  # time.monotonic(), from a revocation to the next assignment
+        self._broken: Exception | None = None  # what a rebalance callback raised: aiokafka would only log it
+        self._revoked_at: float | None = None  # time.monotonic(), from a revocation to the next assignment
+        self._broken: Exception | None = None  # what a rebalance callback raised: aiokafka would only log it
         self._settled = asyncio.Event()  # from the end of an assignment to the start of the next revocation
         self.joined = asyncio.Event()  # set once partitions (perhaps none) were assigned
 
@@ -176,6 +192,8 @@ class Intake:
 
     async def _poll(self, group: asyncio.TaskGroup) -> None:
         while not self._stopping.is_set():
+            if self._broken is not None:
+                raise self._broken
             self._accepting_since = time.monotonic()
             self._pause_or_resume()
             self._accepting_since = None
@@ -195,6 +213,8 @@ class Intake:
                         metrics.RECORDS_RECEIVED.labels(tp.topic).inc(len(records))
                         for record in records:
                             self._accept(group, record)
+                    await failpoints.reach("intake.received")
+                    await failpoints.reach("intake.received")
 
     async def _is_current(self) -> bool:
         """Wait until the assignment that a polled batch belongs to is taken in; False when it is over by then.
@@ -264,20 +284,50 @@ class Intake:
         log.info("draining", in_flight=len(self._works))
         if not await self._until_idle(max(0.0, self._drain_until - time.monotonic())):
             log.warning("drain ended by its deadline", unfinished=len(self._works))
+            await self._save_unfinished(self._settings.commit_timeout_seconds)
+
+    async def _save_unfinished(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._before_revoke()
+        except (ServiceError, TimeoutError) as error:
+            log.warning("progress of unfinished work not saved", error=str(error) or type(error).__name__)
 
     async def _on_revoked(self, _revoked: Collection[TopicPartition]) -> None:
-        """Finish what can be finished in half the rebalance timeout, commit, and only then fence.
-
-        aiokafka delivers nothing while this runs. Fencing first would throw finished work away.
-        """
         self._revocations += 1
         self._settled.clear()
+        self._revoked_at = time.monotonic()
+        try:
+            await self._give_up_partitions()
+        except Exception as error:  # noqa: BLE001 (the poll loop raises it)
+            self._broken = error
+
+    async def _give_up_partitions(self) -> None:
+        """Finish what can be finished in half the rebalance timeout, commit, and only then fence.
+
+        aiokafka delivers nothing while this runs. Fencing first would throw finished work away. What is not finished
+        is saved in half of the time that is left.
+        """
+        deadline = time.monotonic() + self._settings.rebalance_timeout_seconds
+        await failpoints.reach("revoke.begin")
         if not await self._until_idle(self._settings.rebalance_timeout_seconds / 2):
             log.info("partitions revoked with work under way", unfinished=len(self._works))
+            await self._save_unfinished((deadline - time.monotonic()) / 2)
+        await failpoints.reach("revoke.drained")
         await self._committer.commit()
+        await failpoints.reach("revoke.committed")
         self._tracker.revoke()
 
     async def _on_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        try:
+            await self._take_partitions(assigned)
+        except Exception as error:  # noqa: BLE001 (the poll loop raises it)
+            self._broken = error
+        self._settled.set()
+        self.joined.set()
+
+    async def _take_partitions(self, assigned: Collection[TopicPartition]) -> None:
+        await failpoints.reach("assign.begin")
         partitions = {Partition(tp.topic, tp.partition) for tp in assigned}
         known = {each: await self._look_back(each) for each in partitions}
         self._durable = {each: durable for each, (_committed, durable) in known.items()}
@@ -290,8 +340,8 @@ class Intake:
         for at, work in self._works.items():
             if Partition(at.topic, at.partition) not in partitions:
                 work.cancel()
-        self._settled.set()
-        self.joined.set()
+        if self._revoked_at is not None and self.joined.is_set():  # the first one only waits for the others
+            metrics.KAFKA_REBALANCE_SECONDS.observe(time.monotonic() - self._revoked_at)
 
     async def _look_back(self, partition: Partition) -> tuple[int | None, dict[int, frozenset[UUID]]]:
         """Return the committed offset, and what was finished behind it: not knowing that costs work, nothing else."""

@@ -1,11 +1,13 @@
-"""The dead-letter topic: each failed record once more, with the reason in its headers.
+"""The dead-letter topic: each failed record once more, with the reason in its headers; and the topic of later retries.
 
-Sent before the failure row is written, so at least once; readers drop repetitions by the header `v2td-id`.
+Both are sent before the failure row is written, so at least once. Readers drop repetitions of a letter by the header
+`v2td-id`; a retry is done once, by the row that it names.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from random import Random
 from typing import Self
 
@@ -22,13 +24,16 @@ from v2td import metrics
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
 from v2td.intake.connection import client_options, ensure_topic
-from v2td.jobs import Failure, Headers
+from v2td.jobs import Failure, Headers, SourceRecord
 from v2td.logs import get_logger
 from v2td.retry import Backoff
 
 log = get_logger(__name__)
 
 TRUNCATED = "v2td-truncated"
+REPLAY_OF = "v2td-replay-of"  # the row id of a failure: do that job once more
+NOT_BEFORE = "v2td-not-before"  # milliseconds since the epoch: when a record of the retry topic is due
+RETRY_ROUND = "v2td-retry-round"
 MAX_REASON = 4096  # bytes of a reason in a header
 MAX_KEPT_BYTES = 16_384  # of the original's key and of its headers, in a truncated letter
 BACKOFF = Backoff(initial=0.5, maximum=10)
@@ -44,6 +49,8 @@ class DeadLetters:
 
     async def __aenter__(self) -> Self:
         await ensure_topic(self._settings, self._settings.dead_letter_topic)
+        if self._settings.retry_topic is not None:
+            await ensure_topic(self._settings, self._settings.retry_topic)
         # Not idempotent: after one refused batch (too large) aiokafka's sequence numbers are out of order for ever.
         self._producer = AIOKafkaProducer(**client_options(self._settings), acks="all", compression_type="zstd")
         try:
@@ -66,37 +73,44 @@ class DeadLetters:
         A letter that is too large goes without value, oversize key and headers; one that is refused even then is
         logged and given up, since the failure row keeps it. ServiceError when the topic may not be written.
         """
-        truncated = False
+        topic, record = self._settings.dead_letter_topic, failure.record
+        headers = letter_headers(failure, truncated=False)
+        if truncated := not await self._acknowledged(topic, SourceRecord(record.key, record.value, headers)):
+            key = None if len(record.key or b"") > MAX_KEPT_BYTES else record.key
+            headers = letter_headers(failure, truncated=True)
+            if not await self._acknowledged(topic, SourceRecord(key, None, headers)):
+                log.error("dead letter refused", id=str(failure.coordinates.row_id()))
+                return
+        metrics.DEAD_LETTERS.labels("yes" if truncated else "no").inc()
+
+    async def delay(self, failure: Failure, round_number: int) -> bool:
+        """Send the failed job's record to the retry topic, for later; return once the brokers have it.
+
+        False when it is too large for that. ServiceError when the topic may not be written.
+        """
+        topic, record = self._settings.retry_topic, failure.record
+        assert topic is not None
+        not_before = time.time() + self._settings.retry_delay_seconds
+        headers = retry_headers(failure, round_number, int(not_before * 1000))
+        return await self._acknowledged(topic, SourceRecord(record.key, record.value, headers))
+
+    async def _acknowledged(self, topic: str, record: SourceRecord) -> bool:
+        """Return True once the brokers have the record, however long they are away; False when it is too large."""
         failures = 0
+        value = b"" if record.key is None and record.value is None else record.value  # aiokafka asserts one of them
         while True:
             try:
-                await self._send(failure, truncated=truncated)
+                await self._producer.send_and_wait(topic, key=record.key, value=value, headers=list(record.headers))
             except TOO_LARGE:
-                if truncated:
-                    log.exception("dead letter refused", id=str(failure.coordinates.row_id()))
-                    return
-                truncated = True
+                return False
             except (TopicAuthorizationFailedError, InvalidTopicError) as error:
-                topic = self._settings.dead_letter_topic
                 raise ServiceError("send a dead letter", f"{topic}: {error}", "check the topic and its ACL") from error
             except KafkaError as error:
                 failures += 1
-                log.warning("dead letter not sent yet", error=str(error), failures=failures)
+                log.warning("dead letter not sent yet", topic=topic, error=str(error), failures=failures)
                 await asyncio.sleep(BACKOFF.pause(failures, self._random))
             else:
-                metrics.DEAD_LETTERS.labels("yes" if truncated else "no").inc()
-                return
-
-    async def _send(self, failure: Failure, *, truncated: bool) -> None:
-        record = failure.record
-        key = None if truncated and len(record.key or b"") > MAX_KEPT_BYTES else record.key
-        value = None if truncated else record.value
-        await self._producer.send_and_wait(
-            self._settings.dead_letter_topic,
-            key=key,
-            value=b"" if key is None and value is None else value,  # aiokafka asserts that there is one of them
-            headers=list(letter_headers(failure, truncated=truncated)),
-        )
+                return True
 
 
 def letter_headers(failure: Failure, *, truncated: bool) -> Headers:
@@ -123,6 +137,17 @@ def letter_headers(failure: Failure, *, truncated: bool) -> Headers:
         if name not in ours and name != TRUNCATED and not (truncated and room < 0):
             kept.append((name, value))
     return (*kept, *((name, _header(text)) for name, text in ours.items()))
+
+
+def retry_headers(failure: Failure, round_number: int, not_before_ms: int) -> Headers:
+    """Return the original's headers, and those by which the daemon knows a job that it is to try again (pure)."""
+    ours = {
+        REPLAY_OF: str(failure.coordinates.row_id()),
+        NOT_BEFORE: str(not_before_ms),
+        RETRY_ROUND: str(round_number),
+    }
+    kept = tuple((name, value) for name, value in failure.record.headers if name not in ours)
+    return (*kept, *((name, text.encode()) for name, text in ours.items()))
 
 
 def _header(text: str) -> bytes:
