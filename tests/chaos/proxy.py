@@ -111,7 +111,7 @@ class Proxy:
                 asyncio.create_task(self._pump(reader, server, link)),
                 asyncio.create_task(self._pump(far_reader, client, link)),
             ]
-            await asyncio.gather(*link.tasks)
+            await asyncio.wait(link.tasks)
         finally:
             self._links.remove(link)
             link.reset()

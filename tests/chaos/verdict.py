@@ -1,0 +1,123 @@
+"""What is wrong with what the daemons left: compares the producer's log with all that is durable (pure)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos.producer import Sent
+
+EXAMPLES = 5
+ECHO = "echo "  # an echo daemon's text begins with it, the job's id follows
+
+Key = tuple[str, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A row of transcriptions or failures; `text` is None for a failure."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    record_index: int
+    timestamp_ms: int
+    job_id: str | None
+    text: str | None
+    segments: int = 0
+    distinct_segments: int = 0
+    waits: bool = False  # a failure that is being replayed: not the last word
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """All that is durable. `replays` are (topic, partition, offset) of records that replayed a failure and are done."""
+
+    outcomes: Sequence[Outcome]
+    letters: Collection[str] = ()  # `v2td-id` of each dead letter
+    replays: Collection[tuple[str, int, int]] = ()
+
+
+@dataclass(slots=True)
+class Verdict:
+    """How many records have no outcome, how many outcomes are there twice, and what else is wrong."""
+
+    records: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def key_of(record: Sent | Outcome) -> Key:
+    """Return what tells a record from all others, of a topic that was made anew as well."""
+    return record.topic, record.partition, record.offset, record.timestamp_ms
+
+
+def judge(sent: Sequence[Sent], durable: Durable, *, unsure: Collection[str], excused: Collection[Key]) -> Verdict:
+    """Return what is wrong: each record that was sent is to have exactly one outcome, its own, and there are no others.
+
+    `unsure` are jobs that may be in the topic or not, `excused` records that may have an outcome or none.
+    """
+    verdict = Verdict(records=len(sent))
+    by_record: dict[Key, list[Outcome]] = {}
+    for outcome in durable.outcomes:
+        by_record.setdefault(key_of(outcome), []).append(outcome)
+    wanted = {key_of(record): record for record in sent}
+    missing = [
+        record
+        for key, record in wanted.items()
+        if key not in by_record and key not in excused and key[:3] not in durable.replays
+    ]
+    verdict.lost = len(missing)
+    _complain(verdict, "no outcome", missing)
+    _judge_repetitions(verdict, durable.outcomes)
+    known_topics = {record.topic for record in sent}
+    strangers = [
+        outcome
+        for key, outcomes in by_record.items()
+        for outcome in outcomes
+        if key not in wanted and key not in excused and outcome.job_id not in unsure and key[0] in known_topics
+    ]
+    _complain(verdict, "an outcome of a record that nobody sent", strangers)
+    _judge_contents(verdict, wanted, by_record)
+    unsent = [each for each in durable.outcomes if each.text is None and not each.waits and key_of(each) in wanted]
+    _complain(verdict, "a failure without a dead letter", [each for each in unsent if each.id not in durable.letters])
+    _complain(verdict, "a failure that still waits for its replay", [each for each in durable.outcomes if each.waits])
+    return verdict
+
+
+def _judge_repetitions(verdict: Verdict, outcomes: Sequence[Outcome]) -> None:
+    jobs = Counter((*key_of(each), each.record_index) for each in outcomes)
+    ids = Counter(each.id for each in outcomes)
+    twice = [each for each in outcomes if jobs[(*key_of(each), each.record_index)] > 1 or ids[each.id] > 1]
+    verdict.duplicates = sum(count - 1 for count in jobs.values()) or sum(count - 1 for count in ids.values())
+    _complain(verdict, "an outcome that is there twice", twice)
+    _complain(verdict, "segments twice", [each for each in outcomes if each.segments != each.distinct_segments])
+
+
+def _judge_contents(verdict: Verdict, wanted: dict[Key, Sent], by_record: dict[Key, list[Outcome]]) -> None:
+    own = [(record, outcome) for key, record in wanted.items() for outcome in by_record.get(key, ())]
+    _complain(
+        verdict,
+        "another job's outcome",
+        [outcome for record, outcome in own if record.job_id is not None and outcome.job_id != record.job_id],
+    )
+    echoes = [(record, outcome) for record, outcome in own if (outcome.text or "").startswith(ECHO)]
+    _complain(
+        verdict,
+        "another job's text, or not all of it",
+        [
+            outcome
+            for record, outcome in echoes
+            if set((outcome.text or "").split()) != {ECHO.strip(), record.job_id} or not outcome.segments
+        ],
+    )
+
+
+def _complain(verdict: Verdict, what: str, cases: Iterable[Sent | Outcome]) -> None:
+    found = list(cases)
+    if found:
+        examples = ", ".join(f"{each.topic}/{each.partition}/{each.offset}" for each in found[:EXAMPLES])
+        verdict.problems.append(f"{len(found)} × {what}: {examples}")
