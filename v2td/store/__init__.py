@@ -10,7 +10,17 @@ from v2td.store.instances import Instance, report
 from v2td.store.migrate import latest_version, schema_version, upgrade
 from v2td.store.partitions import ensure as ensure_partitions
 from v2td.store.pool import Database, open_database
+from v2td.store.progress import (
+    Unfinished,
+    WindowRow,
+    forget_old,
+    load_windows,
+    note_death,
+    save_windows,
+    unfinished,
+)
 from v2td.store.reader import Reader, StoredFailure, StoredOutcome, StoredSegment, StoredTranscription, durable_jobs
+from v2td.store.replays import find_replay
 from v2td.store.writer import Writer
 
 __all__ = [
@@ -21,12 +31,20 @@ __all__ = [
     "StoredOutcome",
     "StoredSegment",
     "StoredTranscription",
+    "Unfinished",
+    "WindowRow",
     "Writer",
     "durable_jobs",
     "ensure_partitions",
+    "find_replay",
+    "forget_old",
     "latest_version",
+    "load_windows",
+    "note_death",
     "open_database",
     "report",
+    "save_windows",
     "schema_version",
+    "unfinished",
     "upgrade",
 ]

@@ -6,9 +6,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from uuid import UUID
 
+from v2td import failpoints
+from v2td.jobs import Coordinates
 from v2td.store.connection import Connection
-from v2td.store.rows import FailureRow, Rows, SegmentRow, TranscriptionRow
+from v2td.store.rows import REQUESTED, FailureRow, ReplayRow, Rows, SegmentRow, TranscriptionRow
+from v2td.store.sanitise import clean_text
+
+LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key"  # of what `lock_keys` says
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,19 @@ _CREATE_STAGING = (
     _staging("transcriptions", TranscriptionRow)
     + _staging("transcript_segments", SegmentRow)
     + _staging("failures", FailureRow)
+    + _staging("replays", ReplayRow)
 )
+
+# A failure that is done again makes room for what came of it, once for each record that asked. What a person dropped
+# meanwhile, or another replay made a transcription, stays.
+_REPLAY = f"""
+WITH asked AS (
+    SELECT * FROM staged_replays s WHERE NOT EXISTS (SELECT FROM replays r WHERE r.record_id = s.record_id)
+), freed AS (
+    DELETE FROM failures f USING asked WHERE f.id = asked.replay_of AND f.replay_state = '{REQUESTED}'
+)
+INSERT INTO replays ({_columns(ReplayRow)}) SELECT {_columns(ReplayRow)} FROM asked ON CONFLICT DO NOTHING
+"""  # noqa: S608 (our own column names)
 
 # Exactly one of transcription and failure: who came first stays. Segments only for the rows inserted here, so a
 # replay adds none. now() is the transaction's, the same in all rows.
@@ -66,7 +84,14 @@ SELECT (SELECT count(*) FROM written) AS transcriptions,
 # plan made for any array goes through the array for each row that it scans: 0.4 s for 5000 jobs and 25,000 rows.
 _LOOK = """
 SELECT now() AS now, EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN transcriptions USING (id))
-                  OR EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN failures USING (id)) AS any_known
+                  OR EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN failures USING (id)) AS any_known,
+       EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN window_results USING (id))
+                  OR EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN child_deaths USING (id)) AS any_begun
+"""
+
+_FORGET = """
+WITH windows AS (DELETE FROM window_results w USING unnest($1::uuid[]) AS ours (id) WHERE w.id = ours.id)
+DELETE FROM child_deaths d USING unnest($1::uuid[]) AS ours (id) WHERE d.id = ours.id
 """
 
 
@@ -76,29 +101,47 @@ async def prepare(connection: Connection) -> None:
 
 
 async def insert(connection: Connection, rows: Sequence[Rows]) -> Written:
-    """Write the rows of different jobs in one transaction: all or none, and none twice.
+    """Write the rows of different records in one transaction: all or none, and none twice.
 
     `connection` is one that `prepare` has seen.
     """
-    transcriptions = [each.transcription for each in rows if each.transcription]
-    segments = [row for each in rows for row in each.segments]
-    failures = [each.failure for each in rows if each.failure]
+    replays = [each.replay for each in rows if each.replay]
+    kept = _one_of_each_job(rows) if replays else rows
+    transcriptions = [each.transcription for each in kept if each.transcription]
+    segments = [row for each in kept for row in each.segments]
+    failures = [each.failure for each in kept if each.failure]
     jobs: list[TranscriptionRow | FailureRow] = [*transcriptions, *failures]
     # Another instance may hold an outcome of the same job, just after a rebalance. With one flush per Kafka partition
     # at a time, whoever comes second sees the first one's row: where each statement sees what is committed by then.
     async with connection.transaction(isolation="read_committed"):
-        await connection.execute("SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", _locks(jobs))
+        await failpoints.reach("write.begin")
+        await connection.execute(LOCK, _lock_keys((row.cluster_id, row.topic, row.kafka_partition) for row in jobs))
         look = await connection.fetchrow(_LOOK, [row.id for row in jobs])
-        if not look["any_known"]:  # as nearly always: much cheaper than by staging tables
+        if look["any_begun"]:  # a job that is to be done again goes on from there
+            again = {row.id for row in failures if row.replay_state == REQUESTED}
+            await connection.execute(_FORGET, [row.id for row in jobs if row.id not in again])
+        if look["any_known"] or replays:
+            await _copy(connection, "staged_transcriptions", TranscriptionRow._fields, transcriptions)
+            await _copy(connection, "staged_transcript_segments", SegmentRow._fields, segments)
+            await _copy(connection, "staged_failures", FailureRow._fields, failures)
+            await _copy(connection, "staged_replays", ReplayRow._fields, replays)
+            if replays:
+                await connection.execute(_REPLAY)
+            written = Written(**await connection.fetchrow(_INSERT))
+        else:  # as nearly always: much cheaper than by staging tables
             await _copy(connection, "transcriptions", TranscriptionRow._fields, transcriptions)
             stamped = [(*row, look["now"]) for row in segments]
             await _copy(connection, "transcript_segments", (*SegmentRow._fields, "created_at"), stamped)
             await _copy(connection, "failures", FailureRow._fields, failures)
-            return Written(len(transcriptions), len(segments), len(failures))
-        await _copy(connection, "staged_transcriptions", TranscriptionRow._fields, transcriptions)
-        await _copy(connection, "staged_transcript_segments", SegmentRow._fields, segments)
-        await _copy(connection, "staged_failures", FailureRow._fields, failures)
-        return Written(**await connection.fetchrow(_INSERT))
+            written = Written(len(transcriptions), len(segments), len(failures))
+        await failpoints.reach("write.copied")
+    await failpoints.reach("write.committed")
+    return written
+
+
+def lock_keys(jobs: Iterable[Coordinates]) -> list[int]:
+    """Return the advisory locks that who writes of these jobs has to hold: see LOCK."""
+    return _lock_keys((clean_text(at.cluster_id), clean_text(at.topic), at.partition) for at in jobs)
 
 
 async def _copy(connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
@@ -106,8 +149,17 @@ async def _copy(connection: Connection, table: str, columns: Sequence[str], rows
         await connection.copy_records_to_table(table, records=rows, columns=columns)
 
 
-def _locks(jobs: Iterable[TranscriptionRow | FailureRow]) -> list[int]:
-    """Return one lock key for each Kafka partition, in an order that is the same everywhere."""
-    partitions = {(row.cluster_id, row.topic, row.kafka_partition) for row in jobs}
-    digests = (hashlib.sha256(repr(partition).encode()).digest() for partition in partitions)
+def _one_of_each_job(rows: Sequence[Rows]) -> list[Rows]:
+    """Keep one outcome of each job: of a replay rather than of the job's own record, whose outcome was there before."""
+    kept: dict[UUID, Rows] = {}
+    for each in sorted(rows, key=lambda row: row.replay is None):
+        row = each.transcription or each.failure
+        if row is not None:
+            kept.setdefault(row.id, each)
+    return list(kept.values())
+
+
+def _lock_keys(partitions: Iterable[tuple[str, str, int]]) -> list[int]:
+    """Return one key for each Kafka partition, in an order that is the same everywhere."""
+    digests = (hashlib.sha256(repr(partition).encode()).digest() for partition in set(partitions))
     return sorted(int.from_bytes(digest[:8], "big", signed=True) for digest in digests)

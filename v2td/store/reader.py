@@ -118,6 +118,9 @@ WHERE cluster_id = $1 AND topic = $2 AND kafka_partition = $3 AND kafka_offset >
 UNION
 SELECT kafka_offset, id FROM failures
 WHERE cluster_id = $1 AND topic = $2 AND kafka_partition = $3 AND kafka_offset >= $4
+UNION
+SELECT kafka_offset, record_id FROM replays
+WHERE cluster_id = $1 AND topic = $2 AND kafka_partition = $3 AND kafka_offset >= $4
 """
 
 
@@ -168,7 +171,8 @@ async def durable_jobs(
     """Return the row ids of all jobs at and beyond an offset that have ended already, by offset.
 
     A record received there is done when the ids of all its jobs are among them: the id holds the record's
-    timestamp, so a recreated topic is not mistaken for the old one. Asks the primary, since a replica may lag.
+    timestamp, so a recreated topic is not mistaken for the old one. Of a record that replayed a failure it is the
+    record's own id; its outcome has the failure's. Asks the primary, since a replica may lag.
     Raises ServiceError.
     """
     durable: dict[int, set[UUID]] = {}

@@ -11,10 +11,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from v2td.jobs import Coordinates, Failure, Headers, Outcome, Segment, Transcript, options_sha256
+from v2td.jobs import Coordinates, Failure, Headers, Outcome, Replay, Segment, Transcript, options_sha256
 from v2td.messages import without_secrets
 from v2td.store.sanitise import clean_text
 
+REQUESTED = "requested"  # replay_state of a failure that is to be done again
 MAX_PAYLOAD_BYTES = 65_536  # of a record's value; of its key and of all its headers too
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,7 +75,7 @@ class SegmentRow(NamedTuple):
 
 
 class FailureRow(NamedTuple):
-    """A row of failures but for replay_state, which starts as NULL, and created_at."""
+    """A row of failures but for created_at, which is the server's."""
 
     id: UUID
     job_id: str | None
@@ -91,26 +92,48 @@ class FailureRow(NamedTuple):
     record_key: bytes | None
     payload: bytes | None
     headers: list[list[Any]]
+    replay_state: str | None
+
+
+class ReplayRow(NamedTuple):
+    """A row of replays but for created_at: a record that asked for the outcome of another one's job."""
+
+    record_id: UUID
+    replay_of: UUID
+    cluster_id: str
+    topic: str
+    kafka_partition: int
+    kafka_offset: int
+    record_sha256: str
 
 
 class Rows(NamedTuple):
-    """What one outcome is stored as: a transcription with its segments, or a failure."""
+    """What one outcome is stored as: a transcription with its segments, or a failure.
+
+    `replay` is there when the job had failed before and another record asked for it again.
+    """
 
     transcription: TranscriptionRow | None
     segments: list[SegmentRow]
     failure: FailureRow | None
+    replay: ReplayRow | None
 
 
 def rows_of(outcome: Outcome) -> Rows:
     """Return an outcome's rows."""
     if isinstance(outcome, Transcript):
-        return Rows(transcription_row(outcome), segment_rows(outcome), None)
-    return Rows(None, [], failure_row(outcome))
+        return Rows(transcription_row(outcome), segment_rows(outcome), None, replay_row(outcome))
+    return Rows(None, [], failure_row(outcome), replay_row(outcome))
 
 
 def coordinates_of(outcome: Outcome) -> Coordinates:
     """Return where the outcome's job came from."""
     return outcome.job.coordinates if isinstance(outcome, Transcript) else outcome.coordinates
+
+
+def replay_of(outcome: Outcome) -> Replay | None:
+    """Return which record asked for the outcome, if it is not the job's own."""
+    return outcome.job.replay if isinstance(outcome, Transcript) else outcome.replay
 
 
 def transcription_row(transcript: Transcript) -> TranscriptionRow:
@@ -192,6 +215,25 @@ def failure_row(failure: Failure) -> FailureRow:
         record_key=None if record.key is None else record.key[:MAX_PAYLOAD_BYTES],
         payload=None if record.value is None else record.value[:MAX_PAYLOAD_BYTES],
         headers=encode_headers(record.headers),
+        replay_state=REQUESTED if failure.retried_later else None,
+    )
+
+
+def replay_row(outcome: Outcome) -> ReplayRow | None:
+    """Return the row that says which record replayed the job, if one did."""
+    replay = replay_of(outcome)
+    if replay is None:
+        return None
+    record = outcome.job.record if isinstance(outcome, Transcript) else outcome.record
+    at = replay.record
+    return ReplayRow(
+        record_id=at.row_id(),
+        replay_of=coordinates_of(outcome).row_id(),
+        cluster_id=clean_text(at.cluster_id),
+        topic=clean_text(at.topic),
+        kafka_partition=at.partition,
+        kafka_offset=at.offset,
+        record_sha256=Replay.digest(record),
     )
 
 

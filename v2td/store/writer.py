@@ -19,7 +19,7 @@ from v2td.logs import get_logger
 from v2td.store import batch, partitions
 from v2td.store.faults import Verdict, describe, explain, verdict
 from v2td.store.pool import Database
-from v2td.store.rows import Rows, coordinates_of, rows_of
+from v2td.store.rows import Rows, coordinates_of, replay_of, rows_of
 
 RETRY_INITIAL_SECONDS = 0.1
 RETRY_MAX_SECONDS = 2.0  # so that work goes on soon after Postgres is back
@@ -105,7 +105,8 @@ class Writer:
         """
         if self._ended is not None:
             raise _copy_of(self._ended)
-        key = coordinates_of(outcome).row_id()
+        replay = replay_of(outcome)  # has to be noted, even if the job itself is under way
+        key = (replay.record if replay else coordinates_of(outcome)).row_id()
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(key, outcome)
@@ -192,11 +193,18 @@ class Writer:
     async def _replace(self, entry: _Entry, problem: str) -> None:
         """Put something in the entry's place that Postgres is more likely to take."""
         reason = f"Postgres refuses the row: {problem}"
-        log.error("unwritable", job=str(entry.key), reason=reason)
+        log.error("unwritable", job=str(coordinates_of(entry.outcome).row_id()), reason=reason)
         match entry.outcome:
             case Transcript(job=job):
                 failure = Failure(
-                    job.coordinates, ErrorClass.UNWRITABLE, reason, 1, job.record, job.job_id, job.audio_url
+                    job.coordinates,
+                    ErrorClass.UNWRITABLE,
+                    reason,
+                    1,
+                    job.record,
+                    job.job_id,
+                    job.audio_url,
+                    job.replay,
                 )
                 entry.put(failure)
                 await self._on_unwritable(failure)

@@ -1,0 +1,64 @@
+"""Whether a record that says it replays a failure does so."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from v2td.jobs import Coordinates, Replay, SourceRecord
+from v2td.store.pool import Database
+from v2td.store.rows import MAX_PAYLOAD_BYTES, REQUESTED
+
+_FAILURE = """
+SELECT cluster_id, topic, kafka_partition, kafka_offset, record_index, record_key, payload
+FROM failures WHERE id = $1 AND replay_state = $2
+"""
+_DONE = """
+SELECT EXISTS (SELECT FROM replays WHERE record_id = $1),
+       EXISTS (SELECT FROM replays WHERE replay_of = $2 AND record_sha256 = $3)
+"""
+
+
+async def find_replay(
+    database: Database, row_id: UUID, record: SourceRecord, at: Coordinates
+) -> Coordinates | Literal["done"] | None:
+    """Return the coordinates of the failed job that the record at `at` may replay.
+
+    "done" says that the same record was replayed before, and None that its claim is to be ignored: no replay of that
+    failure was asked for, or not of this record. Asks the primary. Raises ServiceError.
+    """
+    async with database.acquire("look up what is replayed") as connection:
+        this_one, one_like_it = await connection.fetchrow(_DONE, at.row_id(), row_id, Replay.digest(record))
+        if this_one:
+            return "done"
+        found = await connection.fetchrow(_FAILURE, row_id, REQUESTED)
+    if found is None:
+        return "done" if one_like_it else None
+    row = dict(found)
+    if not is_of(record, row.pop("record_key"), row.pop("payload")):
+        return None
+    return original(row_id, **row)
+
+
+def is_of(record: SourceRecord, stored_key: bytes | None, stored_payload: bytes | None) -> bool:
+    """Tell whether a record is the one of which a failure's row keeps the beginning."""
+    return _beginning(record.key) == stored_key and _beginning(record.value) == stored_payload
+
+
+def original(
+    row_id: UUID, *, cluster_id: str, topic: str, kafka_partition: int, kafka_offset: int, record_index: int
+) -> Coordinates | None:
+    """Return the coordinates that have the row id, with the record's time, which is its first 48 bits.
+
+    None where those do not tell it: 0 stands for no time too, and a time beyond 48 bits is cut.
+    """
+    time = row_id.int >> 80
+    for timestamp_ms in (time, -1):
+        coordinates = Coordinates(cluster_id, topic, kafka_partition, kafka_offset, timestamp_ms, record_index)
+        if coordinates.row_id() == row_id:
+            return coordinates
+    return None
+
+
+def _beginning(value: bytes | None) -> bytes | None:
+    return None if value is None else value[:MAX_PAYLOAD_BYTES]
