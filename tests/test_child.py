@@ -134,14 +134,53 @@ async def test_a_call_that_outlives_its_deadline_is_ended_with_its_process() -> 
         assert await child.call(os.getpid, deadline_seconds=5) == child.pid != pid
 
 
-async def test_a_stopped_child_is_ended_too() -> None:
+@pytest.mark.slow
+async def test_a_stopped_child_is_ended_long_before_its_deadline() -> None:
+    async with Child("child", gc.collect) as child:
+        pid = child.pid
+        assert pid is not None
+        began = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(ChildDied, match="stopped"):
+            await child.call(os.getpid, deadline_seconds=60)
+        assert 2 < time.monotonic() - began < 5
+        await until(lambda: not psutil.pid_exists(pid))
+        await child.restart()
+        assert await child.call(os.getpid, deadline_seconds=5) == child.pid != pid
+
+
+@pytest.mark.slow
+async def test_a_child_that_is_stopped_for_a_moment_goes_on() -> None:
+    """As after a suspend of the machine, when we may run before it does."""
     async with Child("child", gc.collect) as child:
         pid = child.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(ChildDied, match="deadline"):
-            await child.call(os.getpid, deadline_seconds=0.2)
-        await until(lambda: not psutil.pid_exists(pid))
+        asyncio.get_running_loop().call_later(1.5, os.kill, pid, signal.SIGCONT)
+        assert await child.call(os.getpid, deadline_seconds=20) == pid
+        assert await child.call(time.sleep, 3.5, deadline_seconds=20) is None, "the stop is over, and forgotten"
+        assert child.pid == pid
+
+
+@pytest.mark.slow
+async def test_a_child_that_is_stopped_while_it_starts_is_ended() -> None:
+    task = asyncio.create_task(Child("slot 3", time.sleep, (60,)).restart())
+    await until(lambda: len(children()) == 1)
+    os.kill(children().pop(), signal.SIGSTOP)
+    with pytest.raises(ServiceError, match=r"start slot 3: the process was stopped"):
+        await asyncio.wait_for(task, 10)
+    await until(lambda: not children())
+
+
+async def test_a_child_without_memory_is_ended() -> None:
+    """What it could not get once it may miss again: a fresh process has all of it."""
+    async with Child("child", gc.collect) as child:
+        pid = child.pid
+        with pytest.raises(ChildDied, match="memory"):
+            await child.call(bytes, 2**60, deadline_seconds=5)
+        assert not child.alive
+        await child.restart()
+        assert await child.call(os.getpid, deadline_seconds=5) == child.pid != pid
 
 
 async def test_the_functions_own_timeout_is_its_own() -> None:

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, Self, TypeVar
 
@@ -25,12 +25,18 @@ from v2td.errors import ServiceError
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
 REVIVALS = 3
+WATCH_SECONDS = 1.0
+STOPPED_LOOKS = 3  # a machine that wakes up may let us run before the child
 
-DeathReason = Literal["died", "deadline"]
+DeathReason = Literal["died", "deadline", "stopped", "memory"]
 
 
 class ChildDied(Exception):  # noqa: N818 (an event of the child, not a fault of the caller)
-    """The process ended under a call (`died`), or was killed because the call outlived its deadline."""
+    """The process ended under a call (`died`) or was killed.
+
+    Killed because the call outlived its `deadline`, because somebody `stopped` it (SIGSTOP), or because it could not
+    get the `memory` that the call took and may be short of it from now on.
+    """
 
     def __init__(self, reason: DeathReason) -> None:
         super().__init__(reason)
@@ -103,8 +109,8 @@ class Child:
         deadline = asyncio.timeout(self._load_seconds)
         try:
             async with deadline:
-                pid = await asyncio.wrap_future(executor.submit(os.getpid))
-                self.set_up = await asyncio.wrap_future(executor.submit(self._setup, *self._args))
+                pid = await self._answer(executor.submit(os.getpid))
+                self.set_up = await self._answer(executor.submit(self._setup, *self._args))
                 self.pid = pid
         except BaseException as error:
             self.kill()
@@ -114,6 +120,8 @@ class Child:
                 ) from error
             if deadline.expired() and isinstance(error, TimeoutError):
                 raise ServiceError(f"start {self.name}", f"not ready after {self._load_seconds:g} s") from error
+            if isinstance(error, ChildDied):
+                raise ServiceError(f"start {self.name}", f"the process was {error.reason}") from error
             if isinstance(error, Exception) and not isinstance(error, ServiceError):  # what the setup raised
                 raise ServiceError(f"start {self.name}", f"{type(error).__name__}: {error}") from error
             raise
@@ -146,7 +154,7 @@ class Child:
             raise ChildDied("died") from error
         try:
             async with asyncio.timeout(deadline_seconds) as deadline:
-                return await asyncio.wrap_future(future)
+                return await self._answer(future)
         except TimeoutError:
             if not deadline.expired():
                 raise  # the function's own
@@ -154,6 +162,23 @@ class Child:
             raise ChildDied("deadline") from None
         except BrokenProcessPool as error:
             raise ChildDied("died") from error
+        except MemoryError as error:
+            self.kill()
+            raise ChildDied("memory") from error
+
+    async def _answer(self, future: Future[T]) -> T:
+        """Return the result of a call; ChildDied when its process is stopped meanwhile and stays so."""
+        answer = asyncio.wrap_future(future)
+        looks = 0
+        try:
+            while not (await asyncio.wait({answer}, timeout=WATCH_SECONDS))[0]:
+                looks = looks + 1 if self._stopped() else 0
+                if looks >= STOPPED_LOOKS:
+                    self.kill()
+                    raise ChildDied("stopped")
+            return answer.result()
+        finally:
+            answer.cancel()
 
     async def close(self) -> None:
         """End the process and wait until its executor has let go of its pipes and semaphores."""
@@ -187,6 +212,17 @@ class Child:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:  # its executor has noticed, too
             return False
+
+    def _stopped(self) -> bool:
+        """Whether somebody stopped the process, ready or starting: it answers nothing, and nothing says so."""
+        options = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT
+        processes = [] if self._executor is None else list(self._executor._processes or ())  # noqa: SLF001 (as above)
+        for pid in processes:
+            with contextlib.suppress(ChildProcessError):
+                status = os.waitid(os.P_PID, pid, options)
+                if status is not None and status.si_code == os.CLD_STOPPED:
+                    return True
+        return False
 
     def usage(self) -> tuple[int, float]:
         """Resident bytes and CPU seconds of the process; zeros when there is none."""

@@ -33,6 +33,24 @@ class ErrorClass(StrEnum):
     UNWRITABLE = "unwritable"
 
 
+# What fails for a fault of ours at least as often as for one of the job's: many of them open the circuit.
+PERHAPS_OURS = frozenset(
+    {
+        ErrorClass.HTTP_ERROR,
+        ErrorClass.NOT_FOUND,
+        ErrorClass.ACCESS_DENIED,
+        ErrorClass.TLS_ERROR,
+        ErrorClass.TIMEOUT,
+        ErrorClass.DECODER_CRASH,
+        ErrorClass.INFERENCE_CRASH,
+        ErrorClass.PROVIDER_ERROR,
+        ErrorClass.OUTPUT_ERROR,
+        ErrorClass.POISON,
+        ErrorClass.UNWRITABLE,
+    }
+)
+
+
 class JobError(Exception):
     """The job's fault: it ends as a row in `failures` and a dead letter, and its offset advances.
 
@@ -77,7 +95,7 @@ class ServiceError(Exception):
 
 
 class NoRoomError(ServiceError):
-    """A disk or tmpfs of ours is full. Others that end make room, so waiting may cure it; no message is consumed."""
+    """A disk or tmpfs of ours is full or read-only: waiting may cure it, and no message is consumed meanwhile."""
 
 
 class ConfigError(ServiceError):

@@ -79,7 +79,7 @@ SLOTS = Gauge(
 SLOT_RESTARTS = Counter(
     "v2td_slot_restarts_total",
     "Slots rebuilt.",
-    ["reason"],  # died | deadline | memory | windows
+    ["reason"],  # died | deadline | stopped | memory | windows
 )
 SLOT_GAP = Histogram(
     "v2td_slot_gap_seconds",
@@ -102,7 +102,11 @@ WINDOW_SECONDS = Histogram(
     ["slot"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
-DECODER_RESTARTS = Counter("v2td_decoder_restarts_total", "Decoder processes rebuilt.", ["reason"])  # died | deadline
+DECODER_RESTARTS = Counter(
+    "v2td_decoder_restarts_total",
+    "Decoder processes rebuilt.",
+    ["reason"],  # died | deadline | stopped | memory
+)
 
 KAFKA_LAG = Gauge("v2td_kafka_lag_records", "Records between the committed offset and the end.", ["topic", "partition"])
 KAFKA_IN_FLIGHT = Gauge("v2td_kafka_in_flight_records", "Records under way.", ["topic", "partition"])

@@ -12,13 +12,30 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What passes: others that end make room, and somebody mounts a disk again that the kernel made read-only.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def can_never_fit(folder: Path, size_bytes: int) -> bool:
     """Whether a file that has grown so large takes more than half of its file system: no waiting makes room for it."""
     status = os.statvfs(folder)
-    return size_bytes > status.f_blocks * status.f_frsize / 2
+    read_only = bool(status.f_flag & os.ST_RDONLY)  # says nothing about room
+    return not read_only and size_bytes > status.f_blocks * status.f_frsize / 2
+
+
+class Remover:
+    """Deletes files; what cannot be deleted now, on a disk that is read-only, goes with the next that can."""
+
+    def __init__(self) -> None:
+        self._left: set[Path] = set()
+
+    def remove(self, path: Path) -> None:
+        """Delete a file; nothing when it is gone already."""
+        self._left.add(path)
+        for each in tuple(self._left):
+            with contextlib.suppress(OSError):
+                each.unlink(missing_ok=True)
+                self._left.discard(each)
 
 
 @contextlib.contextmanager

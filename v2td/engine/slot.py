@@ -20,7 +20,7 @@ log = get_logger(__name__)
 State = Literal["starting", "idle", "busy", "unloaded"]
 STATES: tuple[State, ...] = ("starting", "idle", "busy", "unloaded")
 RESTING = "idle", "unloaded"
-REVIVED = "died", "deadline"  # reasons to restart that are no intention of ours
+REVIVED = "died", "deadline", "stopped"  # reasons to restart that are no intention of ours
 
 
 class Slot:

@@ -37,7 +37,7 @@ class Downloader:
     async def __aenter__(self) -> Self:
         settings = self._settings
         async with contextlib.AsyncExitStack() as stack:
-            spool = stack.enter_context(Spool(settings.spool_dir or default_spool_dir()))
+            self._spool = spool = stack.enter_context(Spool(settings.spool_dir or default_spool_dir()))
             store = await stack.enter_async_context(self._store)
             public_session = await stack.enter_async_context(
                 open_session(
@@ -59,9 +59,9 @@ class Downloader:
     async def fetch(self, url: str) -> Audio:
         """Bring a recording onto this machine and return it; the caller hands it back to `discard`.
 
-        Raises JobError, transient where another attempt may help; ServiceError when the disk is full or S3
-        credentials are missing. Waiting for a place does not count towards total_seconds. A failure or a
-        cancellation leaves no file behind.
+        Raises JobError, transient where another attempt may help; NoRoomError when the disk is full or read-only;
+        ServiceError when it is broken or S3 credentials are missing. Waiting for a place does not count towards
+        total_seconds. A failure or a cancellation leaves no file behind.
         """
         source = parse(url, self._settings)
         async with self._places:
@@ -74,6 +74,6 @@ class Downloader:
                     return await files.read(path, self._settings)
 
     def discard(self, audio: Audio) -> None:
-        """Delete what `fetch` made; a file:// source stays. Doing it twice is no error."""
+        """Delete what `fetch` made, when the disk allows it; a file:// source stays. Doing it twice is no error."""
         if audio.temporary:
-            audio.path.unlink(missing_ok=True)
+            self._spool.discard(audio.path)

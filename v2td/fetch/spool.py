@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
-from v2td.scratch import NO_ROOM, can_never_fit, scratch_folder
+from v2td.scratch import NO_ROOM, Remover, can_never_fit, scratch_folder
 
 _PREFIX = "v2td-spool-"
 
@@ -33,7 +33,7 @@ class Incoming:
         self._digest = hashlib.sha256()
 
     def write(self, chunk: bytes) -> None:
-        """Append; raises ServiceError when the disk does not take it."""
+        """Append; raises NoRoomError when the disk does not take it for now, ServiceError when it is broken."""
         with _disk_errors(self.path.parent, self.size_bytes):
             rest = memoryview(chunk)
             while rest:  # a full disk takes a part first
@@ -57,6 +57,7 @@ class Spool:
     def __init__(self, base: Path) -> None:
         self._base = base
         self._stack = contextlib.ExitStack()
+        self._remover = Remover()
         self.folder = base
 
     def __enter__(self) -> Self:
@@ -78,8 +79,12 @@ class Spool:
             with FileIO(descriptor, "w") as file:  # unbuffered: chunks are large, and closing cannot fail late
                 yield Incoming(path, file)
         except BaseException:
-            path.unlink(missing_ok=True)
+            self.discard(path)
             raise
+
+    def discard(self, path: Path) -> None:
+        """Delete a file of this folder, later if that is not possible now; nothing when it is gone already."""
+        self._remover.remove(path)
 
 
 @contextlib.contextmanager
@@ -92,7 +97,7 @@ def _disk_errors(folder: Path, size_bytes: int = 0) -> Iterator[None]:
             if can_never_fit(folder, size_bytes):
                 raise JobError(ErrorClass.TOO_LARGE, "it does not fit into fetch.spool_dir") from error
             raise NoRoomError(
-                "spool", f"{folder} is full", "make room, or set fetch.spool_dir to a larger disk"
+                "spool", f"{folder}: {error.strerror}", "make room, or set fetch.spool_dir to a larger disk"
             ) from error
         raise ServiceError(
             "spool", f"{folder}: {error.strerror or error}", "set fetch.spool_dir to a local folder with room"
