@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tests.chaos.producer import Sent
 
 EXAMPLES = 5
-ECHO = "echo "  # an echo daemon's text begins with it, the job's id follows
+ECHO = "echo "  # an echo daemon's text: this, the job's id and INDEX/COUNT for each window
 
 Key = tuple[str, int, int, int]
 
@@ -105,15 +105,16 @@ def _judge_contents(verdict: Verdict, wanted: dict[Key, Sent], by_record: dict[K
         [outcome for record, outcome in own if record.job_id is not None and outcome.job_id != record.job_id],
     )
     echoes = [(record, outcome) for record, outcome in own if (outcome.text or "").startswith(ECHO)]
-    _complain(
-        verdict,
-        "another job's text, or not all of it",
-        [
-            outcome
-            for record, outcome in echoes
-            if set((outcome.text or "").split()) != {ECHO.strip(), record.job_id} or not outcome.segments
-        ],
-    )
+    wrong = [outcome for record, outcome in echoes if not _is_whole(outcome, record.job_id)]
+    _complain(verdict, "another job's text, or not all of it", wrong)
+
+
+def _is_whole(outcome: Outcome, job: str | None) -> bool:
+    """Whether an echo daemon's text has each window of the job, in order, and a segment for each."""
+    words = (outcome.text or "").split()
+    count = int(words[-1].rpartition("/")[2])
+    expected = [word for index in range(count) for word in (ECHO.strip(), job, f"{index}/{count}")]
+    return words == expected and outcome.segments == count
 
 
 def _complain(verdict: Verdict, what: str, cases: Iterable[Sent | Outcome]) -> None:
