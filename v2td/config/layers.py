@@ -17,7 +17,7 @@ from v2td.errors import ConfigError
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # Variables with our prefix that are no settings: the path of the file, and what the tests tell each other.
-OTHER_VARIABLES = ("V2TD_CONFIG", "V2TD_TEST_")
+OTHER_VARIABLES = ("V2TD_CONFIG", "V2TD_FAILPOINTS", "V2TD_TEST_")
 READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
