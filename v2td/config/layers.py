@@ -16,8 +16,9 @@ from v2td.config.secrets import holds_secret, is_reference
 from v2td.errors import ConfigError
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-# Variables with our prefix that are no settings: the path of the file, and what the tests tell each other.
-OTHER_VARIABLES = ("V2TD_CONFIG", "V2TD_FAILPOINTS", "V2TD_TEST_")
+# Variables with our prefix that are no settings: the path of the file, and what is for tests.
+CONFIG_VARIABLE = "V2TD_CONFIG"
+OTHER_PREFIXES = ("V2TD_FAILPOINTS", "V2TD_TEST_")
 READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
@@ -115,7 +116,7 @@ def read_environment(environ: Mapping[str, str], problems: list[ConfigError]) ->
     by_variable = {definition.variable: definition for definition in DEFINITIONS.values()}
     layer = {}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable == OTHER_VARIABLES[0] or variable.startswith(OTHER_VARIABLES[1]):
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or variable.startswith(OTHER_PREFIXES):
             continue
         source = Source("environment variable", variable)
         definition = by_variable.get(variable)
