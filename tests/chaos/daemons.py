@@ -25,7 +25,7 @@ from v2td import failpoints
 
 Kind = Literal["echo", "real"]
 COMMANDS: dict[Kind, tuple[str, ...]] = {"echo": ("-m", "tests.chaos.echo"), "real": ("-m", "v2td")}
-MARK = "V2TD_CHAOS"  # in the environment of a daemon, and so of all its children
+MARK = "CHAOS_MARK"  # in the environment of a daemon, and so of all its children
 START_SECONDS = 60.0
 ORPHAN_SECONDS = 2.0
 STOP_SECONDS = 50.0  # drain, flush, commit and stop, by the settings' defaults
@@ -153,7 +153,7 @@ class Daemons:
             MARK: mark,
             "V2TD_FAILPOINTS": failpoints,
             "V2TD_FAILPOINTS_LOG": str(self._failpoint_log),
-            "V2TD_ECHO_LOG": str(self._work_log),
+            "ECHO_LOG": str(self._work_log),
             **(environment or {}),
         }
         with log.open("wb") as output:

@@ -2,7 +2,7 @@
 
 All else is real: intake, downloads, pipeline, writes, commits. The decoders decode nothing: a recording has a window
 for each WINDOW_BYTES. The engine says the job's id and the number of each window. From the environment:
-V2TD_ECHO_SECONDS for each window, V2TD_ECHO_SLOTS windows at once, and V2TD_ECHO_LOG, a file that gets a line for
+ECHO_SECONDS for each window, ECHO_SLOTS windows at once, and ECHO_LOG, a file that gets a line for
 each window that is begun, so that work that is done again is counted.
 """
 
@@ -58,10 +58,10 @@ class EchoEngine(_Room):
     """Says the job's id, which is its prompt, in every window; so many windows sleep at once."""
 
     def __init__(self, *_: Any) -> None:
-        self._seconds = float(os.environ.get("V2TD_ECHO_SECONDS", "0.02"))
-        self._free = asyncio.Semaphore(int(os.environ.get("V2TD_ECHO_SLOTS", "8")))
+        self._seconds = float(os.environ.get("ECHO_SECONDS", "0.02"))
+        self._free = asyncio.Semaphore(int(os.environ.get("ECHO_SLOTS", "8")))
         self._log = os.open(
-            os.environ.get("V2TD_ECHO_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+            os.environ.get("ECHO_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
 
     async def run(self) -> None:
