@@ -27,8 +27,10 @@ from v2td.intake import DeadLetters
 from v2td.jobs import Audio, Coordinates, Failure, Job, Options, SourceRecord, Transcript
 from v2td.limit import Deadlines
 from v2td.pipeline import Pipeline, Rooms
+from v2td.progress import Journals
+from v2td.replays import Replays
 from v2td.speech import Decoders
-from v2td.store import Writer
+from v2td.store import Database, Writer
 from v2td.store.rows import segment_rows
 
 pytestmark = pytest.mark.slow
@@ -77,7 +79,16 @@ async def rooms(settings: Settings, recorder: Recorder) -> AsyncIterator[Rooms]:
             Engine(settings.engine, settings.quality, layout, find_model(settings.engine))
         )
         running = asyncio.create_task(engine.run())
-        yield Rooms(downloader, decoders, engine, cast("DeadLetters", recorder), cast("Writer", recorder))
+        nowhere = cast("Database", None)  # nothing is looked up: no job was begun before, and none is replayed
+        yield Rooms(
+            downloader,
+            decoders,
+            engine,
+            cast("DeadLetters", recorder),
+            cast("Writer", recorder),
+            Journals(nowhere, settings.engine.model, 0),
+            Replays(nowhere, settings),
+        )
         running.cancel()
 
 

@@ -10,10 +10,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from v2td import __version__, admin, duties, store, systemd
+from v2td import __version__, admin, duties, failpoints, store, systemd
 from v2td.config import LoadedConfig, Settings
 from v2td.engine import Engine, Plan, find_model, plan_slots
 from v2td.errors import ServiceError, first_of
@@ -22,6 +21,8 @@ from v2td.intake import DeadLetters, Intake
 from v2td.limit import max_prepared
 from v2td.logs import get_logger
 from v2td.pipeline import Pipeline, Rooms
+from v2td.progress import Journals
+from v2td.replays import Replays
 from v2td.speech import Decoders, decoder_count
 
 log = get_logger(__name__)
@@ -38,6 +39,7 @@ class Daemon:
     plan: Plan
     database: store.Database
     rooms: Rooms
+    pipeline: Pipeline
     intake: Intake
     began: float  # time.monotonic()
 
@@ -53,6 +55,8 @@ class Daemon:
             return "the consumer group is not joined yet"
         if self.intake.stopping:
             return "stopping"
+        if self.pipeline.circuit_open():
+            return "too many jobs fail: intake pauses, see the log"
         return None if self.rooms.writer.healthy.is_set() else "Postgres is in trouble"
 
     def status(self) -> dict[str, Any]:
@@ -74,6 +78,7 @@ class Daemon:
 async def run(config: LoadedConfig) -> None:
     """Run until SIGTERM or SIGINT, then drain; ServiceError when we cannot go on."""
     signals = _Signals()
+    _arm_failpoints(config.settings)
     systemd.notify(systemd.status("starting: loading the model, joining the group"))
     try:
         await _work(config.settings, signals)
@@ -81,6 +86,19 @@ async def run(config: LoadedConfig) -> None:
         if not signals.stopped_early:
             raise
     log.info("stopped")
+
+
+def _arm_failpoints(settings: Settings) -> None:
+    """Arm what the environment says, children included, in a test's configuration; else see that nobody does."""
+    if not settings.testing.failpoints:
+        os.environ.pop(failpoints.ARMED_VARIABLE, None)
+        if os.environ.pop(failpoints.VARIABLE, None):
+            log.warning("ignored: testing.failpoints is false", variable=failpoints.VARIABLE)
+        return
+    try:
+        log.warning("failpoints armed", places=failpoints.arm())
+    except ValueError as error:
+        raise ServiceError("arm failpoints", str(error)) from error
 
 
 async def _work(settings: Settings, signals: _Signals) -> None:
@@ -121,18 +139,20 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
         engine = await enter(Engine(settings.engine, settings.quality, layout, model, refit))
         dead_letters = await enter(DeadLetters(settings.kafka))
         writer = store.Writer(database, settings.database, dead_letters.send)
-        rooms = Rooms(downloader, decoders, engine, dead_letters, writer)
+        journals = Journals(database, settings.engine.model, settings.pipeline.progress_seconds)
+        rooms = Rooms(downloader, decoders, engine, dead_letters, writer, journals, Replays(database, settings))
         pipeline = Pipeline(rooms, settings, max_prepared(settings, len(layout.slots)))
         intake = await enter(
             Intake(
                 settings.kafka,
                 pipeline.handle,
-                partial(store.durable_jobs, database),
+                journals.look_back,
                 max_in_flight=settings.pipeline.max_in_flight,
-                blocked=lambda: not writer.healthy.is_set(),
+                blocked=lambda: not writer.healthy.is_set() or pipeline.circuit_open(),
+                before_revoke=journals.save,
             )
         )
-        yield Daemon(settings, layout, database, rooms, intake, time.monotonic())
+        yield Daemon(settings, layout, database, rooms, pipeline, intake, time.monotonic())
 
 
 async def _schema_is_there(settings: Settings) -> None:
@@ -153,9 +173,10 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(daemon.rooms.engine.run()),
+            group.create_task(daemon.rooms.journals.run()),
             group.create_task(duties.measure_loop_lag()),
             group.create_task(duties.feed_watchdog(daemon.not_alive)),
-            group.create_task(duties.make_partitions(daemon.database, daemon.settings.database)),
+            group.create_task(duties.keep_tables(daemon.database, daemon.settings.database)),
             group.create_task(
                 duties.report_instance(daemon.database, daemon.settings.kafka, len(daemon.plan.slots), daemon.intake)
             ),
@@ -168,8 +189,10 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
         drain_seconds = daemon.settings.pipeline.drain_seconds
         log.info("stopping", drain_seconds=drain_seconds)
         systemd.notify("STOPPING=1", systemd.status("draining"))
+        await failpoints.reach("drain.begin")
         daemon.intake.stop(drain_seconds)
         await _extending_timeout(consuming)
+        await failpoints.reach("drain.done")
         _close_within(FLUSH_SECONDS + daemon.settings.pipeline.stop_seconds)
         daemon.rooms.writer.close()
         # What still waits here belongs to records that are not committed: they are delivered again.

@@ -23,8 +23,9 @@ STALL_SECONDS = 20.0  # what does not move for this long hangs
 GC_THRESHOLDS = (10_000, 10, 10)  # Python's own are (700, 10, 10); looser ones cost memory and win nothing
 LAG_SECONDS = 0.1
 INSTANCE_SECONDS = 10.0
-PARTITION_SECONDS = 24 * 3600.0
-PARTITION_RETRY_SECONDS = 60.0
+KEEP_SECONDS = 24 * 3600.0
+KEEP_RETRY_SECONDS = 60.0
+FORGET_DAYS = 30  # windows of jobs that never ended: their topic is gone
 
 
 def tune_garbage_collection() -> None:
@@ -58,18 +59,22 @@ async def feed_watchdog(not_alive: Callable[[], str | None]) -> None:
         await asyncio.sleep(period / 2)
 
 
-async def make_partitions(database: store.Database, settings: DatabaseSettings) -> None:
-    """Make the coming months' partitions once a day, for ever; trouble is tried again and does no harm meanwhile."""
+async def keep_tables(database: store.Database, settings: DatabaseSettings) -> None:
+    """Make the coming months' partitions and sweep what no job will ask for any more, once a day, for ever.
+
+    Trouble is tried again and does no harm meanwhile.
+    """
     while True:
-        await asyncio.sleep(PARTITION_SECONDS)
+        await asyncio.sleep(KEEP_SECONDS)
         while True:
             try:
                 async with database.acquire() as connection:
                     await store.ensure_partitions(connection, settings.partitions_ahead)
+                await store.forget_old(database, FORGET_DAYS)
                 break
             except (OSError, ServiceError) as error:
-                log.warning("partitions not made", error=str(error))
-                await asyncio.sleep(PARTITION_RETRY_SECONDS)
+                log.warning("tables not kept", error=str(error))
+                await asyncio.sleep(KEEP_RETRY_SECONDS)
 
 
 async def report_instance(database: store.Database, settings: KafkaSettings, slots: int, intake: Intake) -> None:

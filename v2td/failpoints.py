@@ -22,6 +22,7 @@ from pathlib import Path
 
 VARIABLE = "V2TD_FAILPOINTS"
 LOG_VARIABLE = "V2TD_FAILPOINTS_LOG"
+ARMED_VARIABLE = "V2TD_FAILPOINTS_ARMED"  # set by the daemon whose configuration allows it, for its children
 LEAKED_BYTES = 200_000_000  # more than any child of the demo model grows by itself
 
 PLACES = {
@@ -80,7 +81,14 @@ def arm() -> list[str]:
         visit = 0 if rule["visit"] == "*" else int(rule["visit"] or 1)
         action = "sleep" if rule["seconds"] else rule["action"]
         _armed.setdefault(rule["place"], []).append(_Rule(action, float(rule["seconds"] or 0), visit))
+    os.environ[ARMED_VARIABLE] = "1"
     return sorted(_armed)
+
+
+def arm_child() -> None:
+    """Arm a child process as its parent, if that is armed."""
+    if os.environ.get(ARMED_VARIABLE):
+        arm()
 
 
 async def reach(place: str) -> None:

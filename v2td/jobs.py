@@ -78,6 +78,7 @@ class Replay:
     """The record that asked for a failed job once more; the job keeps the coordinates, and so the row id, it had."""
 
     record: Coordinates
+    round: int = 0  # how often the job has waited in kafka.retry_topic
 
     @staticmethod
     def digest(record: SourceRecord) -> str:

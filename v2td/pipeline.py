@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Any
@@ -18,8 +17,9 @@ from uuid import UUID
 
 import structlog
 
-from v2td import metrics
+from v2td import failpoints, metrics
 from v2td.config import Settings
+from v2td.delivery import Delivery
 from v2td.engine import Engine, Hearing, Recognition
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
 from v2td.fetch import Downloader
@@ -27,9 +27,12 @@ from v2td.intake import DeadLetters
 from v2td.jobs import Audio, Coordinates, Failure, Job, Outcome, SourceRecord, Transcript, WindowTiming
 from v2td.limit import Deadlines, PreparedLimit, PriorityLimit
 from v2td.logs import get_logger
-from v2td.messages import jobs_of, without_secrets
+from v2td.messages import without_secrets
+from v2td.progress import Journal, Journals
+from v2td.replays import Replays
 from v2td.retry import Backoff
 from v2td.speech import Decoders, Speech, covered_by_channel, to_recording
+from v2td.stages import Stage
 from v2td.store import Writer
 
 log = get_logger(__name__)
@@ -38,35 +41,7 @@ PROVIDER = "local"
 NO_ROOM_SECONDS = 5.0
 
 
-class _Stage:
-    """Writes down how long jobs spend in a stage, in the metrics and in their own timings."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._in_flight = metrics.STAGE_IN_FLIGHT.labels(name)
-        self._seconds = metrics.STAGE_SECONDS.labels(name)
-
-    @contextmanager
-    def under_way(self, timings: dict[str, Any]) -> Iterator[None]:
-        """Count a job as being in the stage, and record the time."""
-        start = time.monotonic()
-        self._in_flight.inc()
-        try:
-            yield
-        finally:
-            self._in_flight.dec()
-            self.record(time.monotonic() - start, timings)
-
-    def record(self, seconds: float, timings: dict[str, Any]) -> None:
-        """Record a time that was measured elsewhere."""
-        timings[self._name] = round(seconds, 6)
-        self._seconds.observe(seconds)
-
-
-# Labels are looked up once, not for each job.
-_FETCH, _QUEUE, _PREPARE, _TRANSCRIBE, _WRITE = map(_Stage, ("fetch", "queue", "prepare", "transcribe", "write"))
-_TRANSCRIBED = metrics.JOBS_FINISHED.labels("transcribed")
-_THROUGHPUT = metrics.PROVIDER_THROUGHPUT.labels(PROVIDER)
+_FETCH, _QUEUE, _PREPARE, _TRANSCRIBE = map(Stage, ("fetch", "queue", "prepare", "transcribe"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +53,8 @@ class Rooms:
     engine: Engine
     dead_letters: DeadLetters
     writer: Writer
+    journals: Journals
+    replays: Replays
 
 
 @dataclass(slots=True)
@@ -87,6 +64,7 @@ class _Journey:
     job: Job
     began: float
     deadlines: Deadlines
+    journal: Journal
     attempt: int = 1
 
 
@@ -103,13 +81,18 @@ class Pipeline:
         limits = settings.pipeline
         self._backoff = Backoff(limits.retry_initial_seconds, limits.retry_factor, limits.retry_max_seconds)
         self._random = Random()  # noqa: S311 (jitter)
+        self._delivery = Delivery(rooms.dead_letters, rooms.writer, limits)
+
+    def circuit_open(self) -> bool:
+        """Whether intake has to pause since too many jobs fail."""
+        return self._delivery.circuit_open()
 
     async def handle(self, at: Coordinates, record: SourceRecord, durable: frozenset[UUID]) -> None:
         """Return when every job that the record names has a durable outcome; those in `durable` have one already.
 
         Raises ServiceError only. Cancellation leaves the record unfinished, and no file or process behind.
         """
-        found = jobs_of(record, at, settings=self._settings.messages, model=self._settings.engine.model)
+        found = await self._rooms.replays.jobs_of(at, record)
         if not found:
             metrics.RECORDS_SKIPPED.labels(at.topic).inc()
         jobs = [each for each in found if each.coordinates.row_id() not in durable]
@@ -124,25 +107,27 @@ class Pipeline:
     async def _run(self, job: Job | Failure) -> None:
         at = job.coordinates
         with structlog.contextvars.bound_contextvars(job=str(at.row_id()), job_id=job.job_id):
+            began = time.monotonic()
             if isinstance(job, Failure):
-                await self._deliver(job)
+                await self._delivery.deliver(job, began)
                 return
             async with self._under_way.inside(job.priority):
                 metrics.JOBS_IN_FLIGHT.inc()
                 try:
-                    await self._deliver(await self.transcribe(job))
+                    await self._delivery.deliver(await self.transcribe(job), began)
                 finally:
                     metrics.JOBS_IN_FLIGHT.dec()
 
     async def transcribe(self, job: Job) -> Outcome:
         """Return the job's outcome after as many attempts as it takes or may have; nothing is written yet."""
         deadlines = Deadlines(self._settings.pipeline, job.expires_at)
-        journey = _Journey(self._in_language_of_topic(job), time.monotonic(), deadlines)
-        try:
-            async with deadlines.expiry:
-                return await self._tries(journey)
-        except TimeoutError:
-            return _failure(journey, deadlines.expired())
+        async with self._rooms.journals.journal(job) as journal:
+            journey = _Journey(self._in_language_of_topic(job), time.monotonic(), deadlines, journal)
+            try:
+                async with deadlines.expiry:
+                    return await self._tries(journey)
+            except TimeoutError:
+                return _failure(journey, deadlines.expired())
 
     def _in_language_of_topic(self, job: Job) -> Job:
         """Return the job in the language that its topic is known for, unless it says something about languages."""
@@ -154,6 +139,7 @@ class Pipeline:
 
     async def _tries(self, journey: _Journey) -> Outcome:
         """Return the outcome. Raises ServiceError, and no TimeoutError but that of expiry."""
+        job = journey.job
         for tries in count(1):
             try:
                 return await self._attempt(journey)
@@ -162,12 +148,13 @@ class Pipeline:
                 await asyncio.sleep(self._backoff.pause(tries, self._random, NO_ROOM_SECONDS))
             except TransientJobError as error:
                 if journey.attempt >= self._settings.pipeline.attempts or journey.deadlines.overdue():
-                    return _failure(journey, error)
+                    return replace(_failure(journey, error), retried_later=self._may_wait(job))
                 metrics.JOB_RETRIES.labels(error.error_class).inc()
                 pause = self._backoff.pause(journey.attempt, self._random, error.retry_after)
                 log.info("trying again", attempt=journey.attempt, error=str(error), pause_seconds=round(pause, 2))
                 await asyncio.sleep(pause)  # no slot, no file and no memory is held meanwhile
                 journey.attempt += 1
+                journey.journal.again()
             except JobError as error:
                 return _failure(journey, error)
             except ServiceError:
@@ -177,13 +164,20 @@ class Pipeline:
                 return _failure(journey, JobError(ErrorClass.POISON, f"unexpected {type(error).__name__}: {error}"))
         raise AssertionError("unreachable: count() does not end")
 
+    def _may_wait(self, job: Job) -> bool:
+        """Whether a passing fault that lasts may be tried again much later."""
+        kafka = self._settings.kafka
+        return kafka.retry_topic is not None and (job.replay is None or job.replay.round < kafka.retry_rounds)
+
     async def _attempt(self, journey: _Journey) -> Transcript:
         job = journey.job
+        journey.journal.check()
         timings: dict[str, Any] = {"attempts": journey.attempt}
         journey.deadlines.start_attempt()
         with _FETCH.under_way(timings):
             audio = await self._rooms.downloader.fetch(job.audio_url)
         try:
+            await failpoints.reach("pipeline.fetched")
             waiting = time.monotonic()
             async with self._prepared.inside(job.priority, audio.size_bytes):
                 _QUEUE.record(time.monotonic() - waiting, timings)
@@ -194,8 +188,15 @@ class Pipeline:
     async def _hear(self, journey: _Journey, audio: Audio, timings: dict[str, Any]) -> Transcript:
         options = journey.job.options
         deadlines = journey.deadlines
+        journal = journey.journal
+
+        def died(kind: str) -> None:
+            self._rooms.journals.note_death()
+            journal.died(kind)
+
+        prepare = self._rooms.decoders.prepare(audio, options.channels, partial(died, "decoder"))
         try:
-            async with self._rooms.decoders.prepare(audio, options.channels) as speech, deadlines.attempt:
+            async with prepare as speech, deadlines.attempt:
                 hearing = Hearing(
                     pcm=speech.pcm,
                     channels=speech.channels,
@@ -205,6 +206,9 @@ class Pipeline:
                     began=journey.began,
                     on_progress=lambda: deadlines.heard(speech.audio_seconds),
                     on_done=speech.release,
+                    known=lambda request: journal.known(request, audio.sha256),
+                    on_heard=lambda request, result: journal.heard(request, audio.sha256, result),
+                    on_death=partial(died, "slot"),
                 )
                 with _TRANSCRIBE.under_way(timings):
                     recognition = await self._rooms.engine.transcribe(hearing)
@@ -240,19 +244,6 @@ class Pipeline:
             timings=timings,
         )
 
-    async def _deliver(self, outcome: Outcome) -> None:
-        """Make the outcome durable; a failure's dead letter goes first, so that no row is without its letter."""
-        if isinstance(outcome, Failure):
-            await self._rooms.dead_letters.send(outcome)
-        with _WRITE.under_way({}):
-            durable = await self._rooms.writer.write(outcome)
-        if isinstance(durable, Failure):
-            metrics.JOBS_FINISHED.labels("failed").inc()
-            metrics.JOBS_FAILED.labels(durable.error_class).inc()
-            log.warning("failed", error_class=durable.error_class, reason=durable.reason, attempts=durable.attempts)
-        else:
-            _publish(durable)
-
 
 def _failure(journey: _Journey, error: JobError) -> Failure:
     job = journey.job
@@ -264,23 +255,7 @@ def _failure(journey: _Journey, error: JobError) -> Failure:
         record=job.record,
         job_id=job.job_id,
         audio_url=without_secrets(job.audio_url),
-    )
-
-
-def _publish(transcript: Transcript) -> None:
-    seconds = transcript.duration_seconds
-    _TRANSCRIBED.inc()
-    size = metrics.file_size_range(transcript.audio_bytes)
-    metrics.TRANSCRIPTION_DURATION.labels(PROVIDER, size).observe(seconds)
-    _THROUGHPUT.set(transcript.audio_bytes / metrics.MEGABYTE / seconds)
-    metrics.AUDIO_SECONDS.inc(transcript.audio_seconds)
-    metrics.SPEECH_SECONDS.inc(transcript.speech_seconds)
-    log.info(
-        "transcribed",
-        audio_seconds=round(transcript.audio_seconds, 2),
-        seconds=round(seconds, 2),
-        language=transcript.language,
-        segments=len(transcript.segments),
+        replay=job.replay,
     )
 
 

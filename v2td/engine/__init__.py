@@ -3,6 +3,7 @@
 In: windows of many jobs. Out: text with times in the window. Blocks on the slots only, never the event loop.
 """
 
+from v2td.engine.batch import WindowRequest, WindowResult
 from v2td.engine.engine import Engine
 from v2td.engine.hearing import Hearing, Recognition
 from v2td.engine.layout import plan_slots
@@ -15,6 +16,8 @@ __all__ = [
     "Hearing",
     "Plan",
     "Recognition",
+    "WindowRequest",
+    "WindowResult",
     "find_model",
     "models_folder",
     "plan",

@@ -17,7 +17,7 @@ from v2td.config import EngineSettings, QualitySettings
 from v2td.engine import packing
 from v2td.engine.batch import FULL_SECONDS, BatchResult, WindowRequest
 from v2td.engine.estimate import CostEstimate, share_of_slot
-from v2td.engine.hearing import BYTES_PER_SAMPLE, Hearing, Item, Recognition
+from v2td.engine.hearing import BYTES_PER_SAMPLE, Hearing, Item, Recognition, said_by, weight_of
 from v2td.engine.layout import Refit
 from v2td.engine.models import SHORT_REFUSED, takes_short_windows
 from v2td.engine.pool import SlotPool
@@ -89,7 +89,8 @@ class Engine:
 
         def enqueue(request: WindowRequest, final: bool) -> Item:
             items.append(item := self._item(job, request, hearing, follows=bool(items), final=final))
-            self._enqueue(item)
+            if not item.resume():
+                self._enqueue(item)
             return item
 
         try:
@@ -237,11 +238,11 @@ class Engine:
         if len(batch) > 1 and any(item.follows for item in batch):  # who comes first is encoded first, and stays
             slot.gives_way_to = min(item.hearing.priority for item in batch)
         try:
-            result = await slot.hear([item.request for item in batch], _weight(batch), deadline)
+            result = await slot.hear([item.request for item in batch], weight_of(batch), deadline)
         except ChildDied as death:
             for item in batch:
-                self._retry(item, death)
-            await slot.replace(death.reason, batch[0].said if len(batch) == 1 else {"windows": len(batch)})
+                self._retry(item, death, alone=len(batch) == 1)
+            await slot.replace(death.reason, said_by(batch))
         except Exception as error:  # noqa: BLE001 (whatever the model raises fails one job alone)
             self._isolate(slot, batch, error)
         else:
@@ -252,7 +253,7 @@ class Engine:
     def _deliver(self, slot: Slot, batch: list[Item], result: BatchResult) -> None:
         heard_of = [(item, heard) for item, heard in zip(batch, result.results, strict=True) if heard is not None]
         if heard_of:
-            self._cost.observe(_weight([item for item, _ in heard_of]), result.end - result.start)
+            self._cost.observe(weight_of([item for item, _ in heard_of]), result.end - result.start)
         for item, heard in zip(batch, result.results, strict=True):
             if heard is None:
                 if not item.request.pcm.exists():
@@ -269,17 +270,12 @@ class Engine:
                 heard.flags,
                 len(heard_of),
             )
-            if not item.done.done():
-                item.done.set_result((heard, timing))
-                item.hearing.on_progress()
-                if item.final:
-                    item.hearing.on_done(item.window)
+            item.hear(heard, timing)
 
     def _isolate(self, slot: Slot, batch: list[Item], error: Exception) -> None:
         """Fail the job of a window that was heard alone; windows of a batch are heard again, each alone."""
-        said = batch[0].said if len(batch) == 1 else {"windows": len(batch)}
         if not isinstance(error, JobError):
-            log.error("inference failed", slot=slot.number, exc_info=error, **said)
+            log.error("inference failed", slot=slot.number, exc_info=error, **said_by(batch))
             error = JobError(ErrorClass.INFERENCE_CRASH, f"the model raised {type(error).__name__}: {error}")
         if len(batch) == 1:
             batch[0].fail(error)
@@ -287,14 +283,13 @@ class Engine:
             item.crashes += 1
             self._enqueue(item, back=True)
 
-    def _retry(self, item: Item, death: ChildDied) -> None:
+    def _retry(self, item: Item, death: ChildDied, *, alone: bool) -> None:
         """Let a window be heard once more, elsewhere and alone: it may have been the one that killed the process."""
-        item.crashes += 1
+        if death.reason != "stopped":  # which no window does
+            item.crashes += 1
+            if alone:
+                item.blame()
         if item.crashes > CRASHES_FORGIVEN:
             reason = f"the process {death.reason} {item.crashes} times on window {item.window.index}"
             item.fail(JobError(ErrorClass.INFERENCE_CRASH, reason))
         self._enqueue(item, back=True)
-
-
-def _weight(items: Sequence[Item]) -> float:
-    return sum(item.weight for item in items)

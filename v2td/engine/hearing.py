@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from v2td.errors import JobError
 from v2td.jobs import SAMPLE_RATE, Options, Window, WindowTiming
 
 BYTES_PER_SAMPLE = 2
+HEARD_BEFORE = -1  # the slot of a window that was heard before a restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,9 @@ class Hearing:
     """One job for the engine. `pcm` holds interleaved int16 frames at 16 kHz.
 
     `began` is its time.monotonic(); `on_progress` is called whenever one of its windows starts or ends, `on_done`
-    with each window whose sound is not needed any more.
+    with each window whose sound is not needed any more. `known` tells what was heard in a window before a restart, if
+    anything; `on_heard` is called with what is heard in each; `on_death` when a process died of this job alone, and
+    may raise the JobError that it is to end with.
     """
 
     pcm: Path
@@ -32,6 +35,9 @@ class Hearing:
     on_progress: Callable[[], None]
     channels: int = 1
     on_done: Callable[[Window], None] = lambda _: None
+    known: Callable[[WindowRequest], WindowResult | None] = lambda _: None
+    on_heard: Callable[[WindowRequest, WindowResult], None] = lambda _request, _result: None
+    on_death: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +103,36 @@ class Item:
         """Bytes of PCM that wait with it."""
         return self.window.length * BYTES_PER_SAMPLE * self.hearing.channels
 
+    def resume(self) -> bool:
+        """End it with what was heard before a restart; False when that is not known."""
+        if (heard := self.hearing.known(self.request)) is None:
+            return False
+        self._settle(heard, WindowTiming(self.window.index, HEARD_BEFORE, 0.0, 0.0))
+        return True
+
+    def hear(self, heard: WindowResult, timing: WindowTiming) -> None:
+        """End it with what was heard, unless its job has left."""
+        if not self.done.done():
+            self.hearing.on_heard(self.request, heard)
+            self._settle(heard, timing)
+            self.hearing.on_progress()
+
+    def _settle(self, heard: WindowResult, timing: WindowTiming) -> None:
+        self.done.set_result((heard, timing))
+        if self.final:
+            self.hearing.on_done(self.window)
+
     def fail(self, error: JobError) -> None:
         """End it so, unless its job has left."""
         if not self.done.done():
             self.done.set_exception(error)
+
+    def blame(self) -> None:
+        """Tell its job that a process died of it alone, which may end it."""
+        try:
+            self.hearing.on_death()
+        except JobError as error:
+            self.fail(error)
 
     def raise_failure(self) -> None:
         """Raise what it ended with, if that is known and an error."""
@@ -117,3 +149,13 @@ class Item:
         """Return its vote on the language, when it is heard."""
         result, _timing = await self.done
         return Ballot(result.languages, self.window.speech_length / SAMPLE_RATE)
+
+
+def weight_of(items: Sequence[Item]) -> float:
+    """Return the sum of weights."""
+    return sum(item.weight for item in items)
+
+
+def said_by(batch: Sequence[Item]) -> dict[str, Any]:
+    """Return what a log line about a batch says of it."""
+    return batch[0].said if len(batch) == 1 else {"windows": len(batch)}

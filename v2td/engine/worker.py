@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from v2td import failpoints
 from v2td.engine.batch import BatchResult, ModelRequest, WindowRequest
 from v2td.engine.placement import take_place
 
@@ -27,6 +28,7 @@ _asked_to_give_way = threading.Event()
 def setup(request: ModelRequest) -> float:
     """Load the model, which lives as long as the process, and let it hear a window; returns the seconds that took."""
     global _recognizer  # noqa: PLW0603 (process lifetime = model lifetime)
+    failpoints.arm_child()
     # Python runs it between two calls of CTranslate2, which is where a batch can be cut.
     signal.signal(signal.SIGUSR1, lambda *_: _asked_to_give_way.set())
     take_place(request.place)  # before CTranslate2 is imported, which reads OpenMP's variables
@@ -61,6 +63,7 @@ def setup(request: ModelRequest) -> float:
 def transcribe(batch: Sequence[WindowRequest]) -> BatchResult:
     """Transcribe windows together, with the model of this process; SIGUSR1 asks it to give way as soon as it can."""
     assert _recognizer is not None, "setup() runs first"
+    failpoints.reach_blocking("slot.batch")
     start = time.monotonic()
     try:
         results = _recognizer.transcribe(batch)

@@ -26,14 +26,12 @@ from v2td.errors import ServiceError
 from v2td.intake.connection import client_options, ensure_topic
 from v2td.jobs import Failure, Headers, SourceRecord
 from v2td.logs import get_logger
+from v2td.messages.headers import NOT_BEFORE, REPLAY_HEADERS, REPLAY_OF, RETRY_ROUND, without
 from v2td.retry import Backoff
 
 log = get_logger(__name__)
 
 TRUNCATED = "v2td-truncated"
-REPLAY_OF = "v2td-replay-of"  # the row id of a failure: do that job once more
-NOT_BEFORE = "v2td-not-before"  # milliseconds since the epoch: when a record of the retry topic is due
-RETRY_ROUND = "v2td-retry-round"
 MAX_REASON = 4096  # bytes of a reason in a header
 MAX_KEPT_BYTES = 16_384  # of the original's key and of its headers, in a truncated letter
 BACKOFF = Backoff(initial=0.5, maximum=10)
@@ -146,8 +144,7 @@ def retry_headers(failure: Failure, round_number: int, not_before_ms: int) -> He
         NOT_BEFORE: str(not_before_ms),
         RETRY_ROUND: str(round_number),
     }
-    kept = tuple((name, value) for name, value in failure.record.headers if name not in ours)
-    return (*kept, *((name, text.encode()) for name, text in ours.items()))
+    return (*without(failure.record.headers, REPLAY_HEADERS), *((name, text.encode()) for name, text in ours.items()))
 
 
 def _header(text: str) -> bytes:

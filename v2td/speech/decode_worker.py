@@ -15,6 +15,7 @@ import numpy as np
 from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
+from v2td import failpoints
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE, Span
 from v2td.speech.demux import Pcm, PcmReader
@@ -93,7 +94,7 @@ class _OpenRecording:
     def _read(self) -> Pcm:
         try:
             return self._reader.read(int(self._request.piece_seconds * SAMPLE_RATE))
-        except JobError:
+        except (JobError, MemoryError):
             raise
         except Exception as error:  # FFmpeg knows more ways to fail than its documentation
             raise JobError(ErrorClass.DECODER_CRASH, f"{type(error).__name__}: {error}") from error
@@ -108,6 +109,7 @@ _recordings: dict[int, _OpenRecording] = {}
 
 def setup() -> None:
     """Load what every recording needs: the VAD (2 MB)."""
+    failpoints.arm_child()
     get_vad_model()
 
 
@@ -125,6 +127,7 @@ def open_recording(token: int, request: DecodeRequest, abandoned: tuple[int, ...
 def next_piece(token: int) -> Piece:
     """Decode the next piece; JobError too_long. After an error the recording is closed."""
     try:
+        failpoints.reach_blocking("decoder.piece")
         piece = _recordings[token].next_piece()
     except BaseException:
         close_recording(token)

@@ -16,7 +16,7 @@ from v2td.config import SpeechSettings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
 from v2td.jobs import SAMPLE_RATE, Audio, Channels, Window
 from v2td.logs import get_logger
-from v2td.scratch import NO_ROOM, can_never_fit, scratch_folder
+from v2td.scratch import NO_ROOM, Remover, can_never_fit, scratch_folder
 from v2td.speech import decode_worker
 from v2td.speech.decode_worker import DecodeRequest, Piece
 from v2td.speech.holes import punch_hole
@@ -44,10 +44,6 @@ class _ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another r
     """The child that had this recording open is gone, through no fault of this recording."""
 
 
-class _NoRoom(Exception):  # noqa: N818 (an event of the tmpfs)
-    """The PCM does not fit any more."""
-
-
 class Speech:
     """A recording being decoded; its totals grow until the last window was taken, then they are final.
 
@@ -71,7 +67,7 @@ class Speech:
         self._unreleased.pop(window.index, None)
         unneeded = min((self._edge, *self._unreleased.values()))
         if unneeded > 0:  # from the start each time: a decoder that took over from a dead one wrote it again
-            with suppress(FileNotFoundError):  # the job has left
+            with suppress(OSError):  # the job has left, or the disk is read-only: then it is given back with the file
                 punch_hole(self.pcm, 0, unneeded * self.channels * BYTES_PER_SAMPLE)
 
     def _hand_out(self, window: Window) -> None:
@@ -124,9 +120,7 @@ class _Slot:
                 await self.child.revive()
                 raise
             except OSError as error:  # the file system, not the recording
-                if error.errno in NO_ROOM:
-                    raise _NoRoom from error
-                raise ServiceError("decode", str(error), "see speech.pcm_dir") from error
+                raise _disk_error(error) from error
 
 
 class Decoders:
@@ -139,6 +133,7 @@ class Decoders:
         self._settings = settings
         self._slots = [_Slot(f"decoder {number}") for number in range(count)]
         self._tokens = itertools.count()
+        self._remover = Remover()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -159,25 +154,34 @@ class Decoders:
         await self._stack.aclose()
 
     @asynccontextmanager
-    async def prepare(self, audio: Audio, channels: Channels = "mix") -> AsyncIterator[Speech]:
+    async def prepare(
+        self, audio: Audio, channels: Channels = "mix", on_death: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[Speech]:
         """Decode `audio` while its windows are taken from `Speech.windows`; "split": each channel on its own.
+
+        `on_death` is called when a child died of this recording, and may raise the JobError that it is to end with.
 
         Taking a window, and entering when the channels are split, raises JobError: not_audio, no_audio,
         format_forbidden, bad_params, too_long, truncated (by policy), decoder_crash; NoRoomError when pcm_dir is full
-        of others. Cancellation leaves the pool intact; the PCM file is removed in any case.
+        of others, or read-only. Cancellation leaves the pool intact; the PCM file is removed in any case.
         """
         speech = Speech(self._folder / f"{next(self._tokens)}.pcm")
-        speech.pcm.touch(mode=0o600)  # not in the child, which may come to it after we have left
         try:
-            async with aclosing(self._windows(audio, speech, channels)) as windows:
+            speech.pcm.touch(mode=0o600)  # not in the child, which may come to it after we have left
+        except OSError as error:
+            raise _disk_error(error) from error
+        try:
+            async with aclosing(self._windows(audio, speech, channels, on_death)) as windows:
                 # How many channels there are is known when the recording has been opened for its first window.
                 first = await anext(windows, None) if channels == "split" else None
                 async with aclosing(_chain(first, windows)) as speech.windows:
                     yield speech
         finally:
-            speech.pcm.unlink(missing_ok=True)
+            self._remover.remove(speech.pcm)
 
-    async def _windows(self, audio: Audio, speech: Speech, channels: Channels) -> AsyncGenerator[Window, None]:
+    async def _windows(
+        self, audio: Audio, speech: Speech, channels: Channels, on_death: Callable[[], None]
+    ) -> AsyncGenerator[Window, None]:
         """Yield each window once, decoding from the start again when a child died on the way."""
         handed_out = crashes = 0
         finished = False
@@ -192,21 +196,20 @@ class Decoders:
                 finished = True
             except _ChildReplaced:
                 continue
-            except _NoRoom:
-                raise self._no_room(speech.pcm) from None
+            except NoRoomError:
+                if can_never_fit(self._folder, speech.pcm.stat().st_blocks * BLOCK_BYTES):
+                    reason = f"its PCM does not fit into speech.pcm_dir ({self._settings.pcm_dir})"
+                    raise JobError(ErrorClass.TOO_LONG, reason) from None
+                raise
             except ChildDied as death:
+                if death.reason == "stopped":  # which no recording does
+                    continue
                 crashes += 1
+                on_death()
                 if crashes > CRASHES_FORGIVEN:
                     raise JobError(
                         ErrorClass.DECODER_CRASH, f"the decoder {death.reason} {crashes} times on this recording"
                     ) from death
-
-    def _no_room(self, pcm: Path) -> Exception:
-        """Return what a full pcm_dir means: the recording can never fit, or others are in its way."""
-        folder = self._settings.pcm_dir
-        if can_never_fit(pcm.parent, pcm.stat().st_blocks * BLOCK_BYTES):
-            return JobError(ErrorClass.TOO_LONG, f"its PCM does not fit into speech.pcm_dir ({folder})")
-        return NoRoomError("decode", f"{folder} is full", "make it larger, or pipeline.max_prepared smaller")
 
     async def _decode(self, audio: Audio, speech: Speech, channels: Channels) -> AsyncGenerator[Window, None]:
         settings = self._settings
@@ -264,6 +267,13 @@ class Decoders:
                 max_speech_seconds=settings.window_seconds - 2 * settings.pad_seconds,
             ),
         )
+
+
+def _disk_error(error: OSError) -> ServiceError:
+    """Return what an error of the disk or tmpfs below speech.pcm_dir means to us; it is no recording's fault."""
+    if error.errno in NO_ROOM:
+        return NoRoomError("decode", str(error), "make speech.pcm_dir larger, or pipeline.max_prepared smaller")
+    return ServiceError("decode", str(error), "see speech.pcm_dir")
 
 
 async def _chain(first: Window | None, rest: AsyncIterator[Window]) -> AsyncGenerator[Window, None]:

@@ -1,0 +1,71 @@
+"""The circuit breaker against a clock that the test moves."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from v2td.breaker import LONGEST_PAUSE_SECONDS, PROBES, CircuitBreaker
+
+
+def breaker(**settings: float) -> CircuitBreaker:
+    return CircuitBreaker(**{"ratio": 0.2, "seconds": 300, "jobs": 50, "pause_seconds": 60, **settings})  # type: ignore[arg-type]  # `jobs` is whole
+
+
+def feed(circuit: CircuitBreaker, now: float, failures: int, successes: int) -> bool:
+    """Whether it opened at any of the outcomes, failures last."""
+    outcomes = [False] * successes + [True] * failures
+    return sum(circuit.observe(failed=failed, began=now, now=now) for failed in outcomes) > 0
+
+
+def test_a_few_failures_say_nothing() -> None:
+    circuit = breaker()
+    assert not feed(circuit, 1.0, failures=49, successes=0)
+    assert circuit.open_until(1.0) is None
+
+
+def test_more_than_the_ratio_opens_it_for_the_pause() -> None:
+    circuit = breaker()
+    assert not feed(circuit, 10.0, failures=20, successes=80)  # exactly 20 %
+    assert feed(circuit, 11.0, failures=1, successes=0)
+    assert circuit.open_until(70.9) == 71.0
+    assert circuit.open_until(71.0) is None
+
+
+def test_old_outcomes_are_forgotten() -> None:
+    circuit = breaker()
+    assert not feed(circuit, 0.0, failures=49, successes=0)
+    assert not feed(circuit, 301.0, failures=5, successes=60)
+
+
+def test_what_was_under_way_says_nothing() -> None:
+    circuit = breaker()
+    assert feed(circuit, 10.0, failures=50, successes=0)
+    assert not any(circuit.observe(failed=True, began=10.0, now=80.0) for _ in range(100))
+
+
+def test_a_few_probes_close_it_or_open_it_for_longer() -> None:
+    circuit = breaker()
+    assert feed(circuit, 0.0, failures=50, successes=0)
+    assert not feed(circuit, 61.0, failures=PROBES - 1, successes=0)
+    assert feed(circuit, 61.0, failures=1, successes=0)
+    assert circuit.open_until(61.0) == 61.0 + 120
+    assert not feed(circuit, 200.0, failures=0, successes=PROBES)
+    assert not feed(circuit, 200.0, failures=9, successes=30)  # closed: fifty are needed again
+    assert feed(circuit, 200.0, failures=40, successes=0)
+    assert circuit.open_until(200.0) == 260.0  # and the pause is the first one again
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=300))
+def test_pauses_are_bounded(steps: list[tuple[float, bool]]) -> None:
+    circuit, now = breaker(jobs=5), 0.0
+    for passed, failed in steps:
+        now += passed
+        circuit.observe(failed=failed, began=now, now=now)
+        end = circuit.open_until(now)
+        assert end is None or now < end <= now + LONGEST_PAUSE_SECONDS
+
+
+@given(st.integers(0, 200))
+def test_successes_alone_never_open_it(count: int) -> None:
+    assert not feed(breaker(), 5.0, failures=0, successes=count)

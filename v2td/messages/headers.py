@@ -1,0 +1,21 @@
+"""The headers by which v2td speaks to itself through Kafka, and to whoever reads its dead letters."""
+
+from __future__ import annotations
+
+from v2td.jobs import Headers
+
+REPLAY_OF = "v2td-replay-of"  # the row id of a failure: do that job once more
+NOT_BEFORE = "v2td-not-before"  # milliseconds since the epoch: when a record of kafka.retry_topic is due
+RETRY_ROUND = "v2td-retry-round"  # how often the job has waited there
+REPLAY_HEADERS = frozenset({REPLAY_OF, NOT_BEFORE, RETRY_ROUND})
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """Return the last value of a header as text; None when it is missing or no ASCII."""
+    value = next((value for each, value in reversed(headers) if each == name), None)
+    return value.decode() if value is not None and value.isascii() else None
+
+
+def without(headers: Headers, names: frozenset[str]) -> Headers:
+    """Return the headers but for those of the names."""
+    return tuple((name, value) for name, value in headers if name not in names)

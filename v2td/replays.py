@@ -1,0 +1,86 @@
+"""Records that ask for a failed job once more: sent by `v2td dlq replay`, or by ourselves to kafka.retry_topic.
+
+Such a record counts for what it says only while the failure waits for it; otherwise its header is ignored, since
+anybody may write one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from random import Random
+from typing import Literal
+from uuid import UUID
+
+from v2td import metrics, store
+from v2td.config import Settings
+from v2td.errors import ServiceError
+from v2td.jobs import Coordinates, Failure, Job, Replay, SourceRecord
+from v2td.logs import get_logger
+from v2td.messages import jobs_of
+from v2td.messages.headers import NOT_BEFORE, REPLAY_HEADERS, REPLAY_OF, RETRY_ROUND, header, without
+from v2td.retry import Backoff
+
+log = get_logger(__name__)
+
+BACKOFF = Backoff(initial=0.5, maximum=5)
+
+
+class Replays:
+    """Tells what a record asks for, which most do by themselves."""
+
+    def __init__(self, database: store.Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings.messages
+        self._model = settings.engine.model
+        self._retry_topic = settings.kafka.retry_topic
+        self._random = Random()  # noqa: S311 (jitter)
+
+    async def jobs_of(self, at: Coordinates, record: SourceRecord) -> tuple[Job | Failure, ...]:
+        """Return what the record asks for: its own jobs, or the failed one that it replays, or nothing more to do."""
+        row_id = _row_id(record)
+        if row_id is None:
+            return self._jobs(record, at)
+        found = await self._find(row_id, record, at)
+        if found == "done":
+            log.info("replayed already", replay_of=str(row_id))
+            metrics.JOBS_KNOWN.inc()
+            return ()
+        if found is None:
+            if at.topic == self._retry_topic and header(record.headers, NOT_BEFORE) is not None:
+                log.info("nothing waits for this retry", replay_of=str(row_id))  # sent twice, or dropped meanwhile
+                return ()
+            log.warning("header ignored: that failure waits for no replay of this record", header=REPLAY_OF)
+            return self._jobs(record, at)
+        return tuple(self._replayed(found, at, record))
+
+    async def _find(self, row_id: UUID, record: SourceRecord, at: Coordinates) -> Coordinates | Literal["done"] | None:
+        """Ask until Postgres answers: a guess would do a job twice, or not at all."""
+        failures = 0
+        while True:
+            try:
+                return await store.find_replay(self._database, row_id, record, at)
+            except ServiceError as error:
+                failures += 1
+                log.warning("replay not looked up yet", error=str(error), failures=failures)
+                await asyncio.sleep(BACKOFF.pause(failures, self._random))
+
+    def _replayed(self, failed: Coordinates, at: Coordinates, record: SourceRecord) -> list[Job | Failure]:
+        own = SourceRecord(record.key, record.value, without(record.headers, REPLAY_HEADERS))
+        waited = header(record.headers, RETRY_ROUND) if at.topic == self._retry_topic else None
+        replay = Replay(at, int(waited) if waited and waited.isdecimal() else 0)
+        first = replace(failed, record_index=0)
+        metrics.JOBS_REPLAYED.inc()
+        # A notification names many recordings; the others have their outcomes.
+        return [replace(each, replay=replay) for each in self._jobs(own, first) if each.coordinates == failed]
+
+    def _jobs(self, record: SourceRecord, at: Coordinates) -> tuple[Job | Failure, ...]:
+        return jobs_of(record, at, settings=self._settings, model=self._model)
+
+
+def _row_id(record: SourceRecord) -> UUID | None:
+    value = header(record.headers, REPLAY_OF)
+    try:
+        return None if value is None else UUID(value)
+    except ValueError:
+        return None
