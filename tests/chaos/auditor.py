@@ -131,12 +131,13 @@ class Auditor:
                 if record.offset < committed.get(TopicPartition(record.topic, record.partition), 0)
             ]
             undone = await self._undone([key for key, _ in below])
-            for key, record in below:
+            for key, _ in below:
                 del self._waiting[key]
-                if key in undone and key not in self._excused:
-                    self.early += 1
-                    at = f"{record.topic}/{record.partition}/{record.offset}"
-                    self.problems.append(f"committed above an undone record: {at}")
+            early = [record for key, record in below if key in undone and key not in self._excused]
+            self.early += len(early)
+            if early:
+                at = f"{early[0].topic}/{early[0].partition}/{early[0].offset}"
+                self.problems.append(f"{len(early)} × committed above a record that is not durable: {at}")
             self.audits += 1
 
     async def _look_on(self) -> None:

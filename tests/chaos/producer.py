@@ -132,15 +132,19 @@ class Producer:
         sent: list[Sent] = []
         for (job, _, _), answer in zip(records, answers, strict=True):
             if answer is not None:
-                sent.append(Sent(answer.topic, answer.partition, answer.offset, answer.timestamp, job))
+                at, milliseconds = answer
+                sent.append(Sent(at.topic, at.partition, at.offset, milliseconds, job))
             elif job is not None:
                 self.unsure.add(job)
         self.acknowledged += sent
         return sent
 
-    async def _send(self, topic: str, value: bytes, partition: int) -> RecordMetadata | None:
+    async def _send(self, topic: str, value: bytes, partition: int) -> tuple[RecordMetadata, int] | None:
+        """Return where the record is, and its time in milliseconds; None when that is not known."""
+        now = int(time.time() * 1000)
         try:
-            return await self._client.send_and_wait(topic, value, partition=partition)
+            # The time is ours: aiokafka's answer has that of the first record of the batch.
+            return await self._client.send_and_wait(topic, value, partition=partition, timestamp_ms=now), now
         except KafkaError:
             return None
 

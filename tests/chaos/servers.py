@@ -117,19 +117,16 @@ class PostgresServer:
         finally:
             thaw(self._process)
 
-    async def create_database(self, *, on_small_disk: bool = False) -> str:
+    async def create_database(self) -> str:
         """Return the DSN of a new, empty database."""
         name = f"chaos_{secrets.token_hex(4)}"
-        connection = await asyncpg.connect(self.server.dsn)
-        try:
-            if on_small_disk:
-                await connection.execute(f"CREATE TABLESPACE {name} LOCATION '{self._disk}'")
-                await connection.execute(f"CREATE DATABASE {name} TABLESPACE {name}")
-            else:
-                await connection.execute(f"CREATE DATABASE {name}")
-        finally:
-            await connection.close()
+        await self._execute(f"CREATE DATABASE {name}")
         return urlunsplit(urlsplit(self.server.dsn)._replace(path=f"/{name}"))
+
+    async def use_small_disk(self) -> None:
+        """Have all databases that are made from now on live on the small disk."""
+        await self._execute(f"CREATE TABLESPACE small LOCATION '{self._disk}'")
+        await self._execute("ALTER DATABASE template1 SET TABLESPACE small")  # what a new one is a copy of
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -147,6 +144,13 @@ class PostgresServer:
         """Return what is left on the small disk."""
         usage = os.statvfs(self._seen_from_here())
         return usage.f_bavail * usage.f_frsize
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.server.dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
 
     def _seen_from_here(self) -> Path:
         assert self._process is not None
@@ -177,7 +181,7 @@ def can_have_small_disk() -> bool:
 
 @asynccontextmanager
 async def postgres_server(*, small_disk: bool = False) -> AsyncIterator[PostgresServer]:
-    """Start a Postgres; with `small_disk` it has a tmpfs of 64 MB for `create_database(on_small_disk=True)`."""
+    """Start a Postgres; with `small_disk` its databases live on a tmpfs of 64 MB."""
     with place("postgres") as home:
         server = await asyncio.to_thread(
             postgres.prepare, home.folder, password=secrets.token_hex(16), log=home.logs / "initdb.log"
@@ -187,4 +191,6 @@ async def postgres_server(*, small_disk: bool = False) -> AsyncIterator[Postgres
             disk.mkdir()
         running = PostgresServer(home, server, disk)
         await running.start()
+        if small_disk:
+            await running.use_small_disk()
         yield running

@@ -62,7 +62,7 @@ async def test_frozen(server: PostgresServer) -> None:
 
 async def test_disk_full_and_not_any_more(server: PostgresServer) -> None:
     assert servers.can_have_small_disk(), "mounting takes root"
-    connection = await asyncpg.connect(await server.create_database(on_small_disk=True))
+    connection = await asyncpg.connect(await server.create_database())
     await connection.execute("CREATE TABLE filled (text text)")
     insert = "INSERT INTO filled SELECT repeat(md5(n::text), 20) FROM generate_series(1, 1000) n"
     await connection.execute(insert)
