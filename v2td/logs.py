@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Literal
 
 import structlog
@@ -71,9 +72,10 @@ class _Repeats(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is new enough to be said."""
         where = record.name, record.pathname, record.lineno
-        if record.created - self._last.get(where, -REPEAT_SECONDS) < REPEAT_SECONDS:
+        now = time.monotonic()  # a wall clock that was set back would have us silent for as long
+        if now - self._last.get(where, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return False
-        self._last[where] = record.created
+        self._last[where] = now
         return True
 
 
