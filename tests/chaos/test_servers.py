@@ -15,7 +15,7 @@ from tests.chaos.servers import PostgresServer, Shutdown
 
 @pytest.fixture
 async def server() -> AsyncIterator[PostgresServer]:
-    async with servers.postgres_server(small_disk=servers.can_have_small_disk()) as running:
+    async with servers.postgres_server() as running:
         yield running
 
 
@@ -60,16 +60,17 @@ async def test_frozen(server: PostgresServer) -> None:
     await connection.close()
 
 
-async def test_disk_full_and_not_any_more(server: PostgresServer) -> None:
+async def test_disk_full_and_not_any_more() -> None:
     assert servers.can_have_small_disk(), "mounting takes root"
-    connection = await asyncpg.connect(await server.create_database())
-    await connection.execute("CREATE TABLE filled (text text)")
-    insert = "INSERT INTO filled SELECT repeat(md5(n::text), 20) FROM generate_series(1, 1000) n"
-    await connection.execute(insert)
-    with server.full_disk():
-        assert server.free_bytes() == 0
-        with pytest.raises(asyncpg.DiskFullError):
-            await connection.execute(insert)
-    await connection.execute(insert)
-    assert await connection.fetchval("SELECT count(*) FROM filled") == 2000
-    await connection.close()
+    async with servers.postgres_server(small_disk=True) as server:
+        connection = await asyncpg.connect(await server.create_database())
+        await connection.execute("CREATE TABLE filled (text text)")
+        insert = "INSERT INTO filled SELECT repeat(md5(n::text), 20) FROM generate_series(1, 1000) n"
+        await connection.execute(insert)
+        with server.full_disk():
+            assert server.free_bytes() == 0
+            with pytest.raises(asyncpg.DiskFullError):
+                await connection.execute(insert)
+        await connection.execute(insert)
+        assert await connection.fetchval("SELECT count(*) FROM filled") == 2000
+        await connection.close()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import asyncpg
 
@@ -17,10 +18,10 @@ from tests.chaos.fault import Fault, Result, Size, within
 from tests.chaos.servers import PostgresServer, Shutdown
 from tests.chaos.world import World
 
-PER_SECOND = 60.0  # jobs that arrive all the time
+PER_SECOND = 60  # jobs that arrive all the time
 AWAY_SECONDS = 2.0
 FROZEN_SECONDS = 8.0  # longer than the timeouts below: every one of them passes
-FROZEN_TIMEOUTS = {"database__statement_seconds": 2, "database__connect_seconds": 2}
+FROZEN_TIMEOUTS: dict[str, Any] = {"database__statement_seconds": 2, "database__connect_seconds": 2}
 RESTARTED_DEADLINE = 5.0
 FROZEN_DEADLINE = 10.0
 DONE_SECONDS = 45.0
@@ -120,7 +121,7 @@ async def _again_and_again(
     deadline: float,
     *,
     sqlstate: str | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> Result:
     """Have trouble for `seconds` while jobs arrive, and measure how long it takes from its end to the next outcome.
 
