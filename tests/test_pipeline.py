@@ -264,6 +264,7 @@ async def test_a_full_tmpfs_is_waited_for(rooms: Rooms, settings: Settings, monk
         return await fetch(url)
 
     monkeypatch.setattr(rooms.downloader, "fetch", fetch_into_a_full_spool)
+    monkeypatch.setattr("v2td.pipeline.NO_ROOM_SECONDS", 0.05)
     outcome = await Pipeline(rooms, settings, 2).transcribe(job(SHORT.path))
     assert isinstance(outcome, Transcript)
     assert outcome.timings["attempts"] == 1

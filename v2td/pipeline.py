@@ -10,7 +10,6 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -140,12 +139,12 @@ class Pipeline:
     async def _tries(self, journey: _Journey) -> Outcome:
         """Return the outcome. Raises ServiceError, and no TimeoutError but that of expiry."""
         job = journey.job
-        for tries in count(1):
+        while True:
             try:
                 return await self._attempt(journey)
             except NoRoomError as error:  # ours: the attempt does not count
                 log.warning("waiting for room", error=str(error))
-                await asyncio.sleep(self._backoff.pause(tries, self._random, NO_ROOM_SECONDS))
+                await asyncio.sleep(NO_ROOM_SECONDS * self._random.uniform(0.5, 1))  # no longer: others wait, too
             except TransientJobError as error:
                 if journey.attempt >= self._settings.pipeline.attempts or journey.deadlines.overdue():
                     return replace(_failure(journey, error), retried_later=self._may_wait(job))
@@ -162,7 +161,6 @@ class Pipeline:
             except Exception as error:  # a bug of ours that this recording found: the others go on
                 log.exception("unexpected")
                 return _failure(journey, JobError(ErrorClass.POISON, f"unexpected {type(error).__name__}: {error}"))
-        raise AssertionError("unreachable: count() does not end")
 
     def _may_wait(self, job: Job) -> bool:
         """Whether a passing fault that lasts may be tried again much later."""
