@@ -57,7 +57,7 @@ def test_the_record_is_bounded() -> None:
     big = b"x" * (MAX_PAYLOAD_BYTES + 1)
     row = failure_row(failure(1, record=SourceRecord(big, big, (("a", b"1"), ("b", big), ("c", b"2")))))
     assert row.record_key == row.payload == big[:-1]
-    assert row.headers == [["a", "1"]]
+    assert row.headers == [["a", "1"], ["v2td-truncated", ""]]
 
 
 def test_a_transcript_is_one_row_and_one_for_each_segment() -> None:

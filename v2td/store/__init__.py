@@ -6,6 +6,7 @@ and on nothing else: a write for as long as Postgres is away, everything else wi
 The daemon's order: `upgrade`, then `open_database`, then `ensure_partitions` (and daily), then `Writer.run`.
 """
 
+from v2td.store import ledger
 from v2td.store.instances import Instance, report
 from v2td.store.migrate import latest_version, schema_version, upgrade
 from v2td.store.partitions import ensure as ensure_partitions
@@ -39,6 +40,7 @@ __all__ = [
     "find_replay",
     "forget_old",
     "latest_version",
+    "ledger",
     "load_windows",
     "note_death",
     "open_database",

@@ -16,6 +16,8 @@ from v2td.messages import without_secrets
 from v2td.store.sanitise import clean_text
 
 REQUESTED = "requested"  # replay_state of a failure that is to be done again
+DROPPED = "dropped"  # and of one that a person gave up
+CUT = "v2td-truncated"  # stands for the headers that found no room, with an empty value
 MAX_PAYLOAD_BYTES = 65_536  # of a record's value; of its key and of all its headers too
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -247,13 +249,14 @@ def record_time(timestamp_ms: int) -> datetime | None:
 def encode_headers(headers: Headers) -> list[list[Any]]:
     """Return headers as JSON: [name, "text"], or [name, {"base64": "…"}] where the value is no clean UTF-8.
 
-    Headers beyond MAX_PAYLOAD_BYTES in all are left out.
+    Headers beyond MAX_PAYLOAD_BYTES in all are left out, and CUT says so.
     """
     encoded: list[list[Any]] = []
     size = 0
     for name, value in headers:
         size += len(name) + len(value)
         if size > MAX_PAYLOAD_BYTES:
+            encoded.append([CUT, ""])
             break
         encoded.append([name, _header_value(value)])
     return encoded
