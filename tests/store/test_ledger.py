@@ -9,8 +9,7 @@ from v2td.errors import ErrorClass
 from v2td.jobs import SourceRecord
 from v2td.store import Database, ledger
 from v2td.store.connection import Connection
-from v2td.store.ledger import FAILED, Selection
-from v2td.store.rows import DROPPED, REQUESTED
+from v2td.store.ledger import DROPPED, FAILED, REQUESTED, Selection
 
 NOW = datetime.now(UTC)
 

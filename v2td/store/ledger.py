@@ -13,8 +13,24 @@ from uuid import UUID
 from v2td.jobs import Headers, SourceRecord
 from v2td.store.pool import Database
 from v2td.store.reader import StoredFailure
+from v2td.store.replays import is_of
 from v2td.store.rows import CUT, DROPPED, MAX_PAYLOAD_BYTES, REQUESTED
 from v2td.store.sanitise import clean_text
+
+__all__ = [
+    "DROPPED",
+    "FAILED",
+    "REQUESTED",
+    "STATES",
+    "FailedRecord",
+    "Selection",
+    "count_by_class",
+    "drop",
+    "failed_records",
+    "failures",
+    "request",
+    "withdraw",
+]
 
 FAILED = "failed"  # a failure with which nobody has done anything; NULL in its row
 STATES = (FAILED, REQUESTED, DROPPED)
@@ -64,6 +80,10 @@ class FailedRecord:
     failure: StoredFailure
     record: SourceRecord
     cut: bool
+
+    def is_beginning_of(self, record: SourceRecord) -> bool:
+        """Tell whether the record may be the one that failed: the daemon asks the same of a replay."""
+        return is_of(record, self.record.key, self.record.value)
 
 
 async def failures(database: Database, selection: Selection, limit: int | None = None) -> list[StoredFailure]:
