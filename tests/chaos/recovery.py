@@ -1,0 +1,46 @@
+"""When a world is well again: records that are sent after a fault have their outcomes, in each partition."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+from tests.chaos.producer import Sent
+from tests.chaos.world import LOOK_SECONDS, TROUBLE, World
+
+_OUTCOMES = """
+SELECT job_id FROM transcriptions WHERE job_id = ANY($1)
+UNION SELECT job_id FROM failures WHERE job_id = ANY($1) AND replay_state IS DISTINCT FROM 'requested'
+"""
+
+
+async def until_every_partition_moves(world: World, seconds: float, *, since: float, **keys: Any) -> float:
+    """Send a record to each partition and wait for their outcomes; returns seconds since `since` (time.monotonic()).
+
+    After `seconds` it stops to wait and returns what has passed by then: `within` makes a problem of it.
+    """
+    partitions = range(world.producer.partitions)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(since + seconds - time.monotonic()):
+            sent = await asyncio.gather(*(_sent(world, partition, keys) for partition in partitions))
+            await until_finished(world, sent)
+    return time.monotonic() - since
+
+
+async def until_finished(world: World, records: list[Sent]) -> None:
+    """Wait until each of the records has an outcome."""
+    wanted = {record.job_id for record in records}
+    while wanted:
+        with suppress(*TROUBLE):  # the database is what is being troubled
+            wanted -= {row["job_id"] for row in await world.rows(_OUTCOMES, list(wanted))}
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _sent(world: World, partition: int, keys: dict[str, Any]) -> Sent:
+    """Return a record once a broker has acknowledged it; those that were not are among the unsure."""
+    while True:
+        for record in await world.producer.send(partition=partition, **keys):
+            return record
+        await asyncio.sleep(LOOK_SECONDS)
