@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
+from uuid import UUID
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from tests.simulation.kafka import Kafka
 from tests.simulation.network import Connection
+from v2td.intake.offsets import Partition
+from v2td.intake.topics import from_metadata
 
 MAX_MESSAGE_BYTES = 4096
 CLUSTER = "simulated"
@@ -62,3 +66,25 @@ class SimulatedAdmin:
 
     async def create_topics(self, _topics: list[Any]) -> Any:
         return SimpleNamespace(topic_errors=[])
+
+
+class SimulatedTopicIds:
+    """See v2td.intake.topics.TopicIds: it speaks the wire protocol, of which there is nothing here."""
+
+    def __init__(self, kafka: Kafka, connection: Connection) -> None:
+        self._kafka, self._connection = kafka, connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def current(self, topics: Collection[str]) -> dict[str, UUID]:
+        found: dict[str, UUID] = await self._connection.ask(lambda: dict(self._kafka.topic_ids))
+        return {topic: found[topic] for topic in topics}
+
+    async def of_commits(self, partitions: Collection[Partition]) -> dict[Partition, UUID]:
+        committed = await self._connection.ask(lambda: dict(self._kafka.committed))
+        ids = {each: from_metadata(committed[each].metadata) for each in partitions if each in committed}
+        return {each: topic_id for each, topic_id in ids.items() if topic_id is not None}

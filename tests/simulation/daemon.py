@@ -15,7 +15,7 @@ from typing import Any, cast
 from unittest import mock
 
 from tests.simulation.auditor import Auditor
-from tests.simulation.clients import SimulatedAdmin, SimulatedProducer
+from tests.simulation.clients import SimulatedAdmin, SimulatedProducer, SimulatedTopicIds
 from tests.simulation.consumer import SimulatedConsumer
 from tests.simulation.kafka import Kafka
 from tests.simulation.loop import Process
@@ -60,6 +60,7 @@ def real_parts_on(kafka: Kafka, network: Network, auditor: Auditor) -> Iterator[
         "AIOKafkaConsumer": consumer,
         "AIOKafkaProducer": lambda **options: SimulatedProducer(kafka, connect(options["request_timeout_ms"] / 1000)),
         "AIOKafkaAdminClient": lambda **_: SimulatedAdmin(kafka),
+        "TopicIds": lambda settings: SimulatedTopicIds(kafka, connect(settings.request_timeout_seconds)),
     }
     with ExitStack() as patches:
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
@@ -98,6 +99,7 @@ class Kafka:
         note: Callable[..., None],
     ) -> None:
         self.logs = {each: Log() for each in partitions}
+        self.topic_ids = {each.topic: UUID(int=1) for each in partitions}
         self.committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self.letters: list[dict[str, Any]] = []  # what producers sent
         self.down = False

@@ -28,6 +28,7 @@ from v2td.config import DatabaseSettings, KafkaSettings, PipelineSettings, Setti
 TOPIC = "jobs"
 FAULTY_SECONDS = 30.0  # after which nothing goes wrong any more
 QUIET_SECONDS = 150.0  # in which all must end
+WORK_SECONDS = 15.0  # of transcribing, all jobs one after the other on the slots of one daemon
 EXIT_SECONDS = 20.0  # from SIGTERM, when nothing goes wrong
 FATES = ("ok", "ok", "ok", "ok", "ok", "flaky", "gone", "crash", "unwritable", "bad")
 FAULTS = ("kill", "kill", "term", "freeze", "visit", "visit", "kafka", "postgres", "stall", "retention", "join")
@@ -136,7 +137,8 @@ class World:
         return daemon
 
     async def produce(self) -> None:
-        count = self.random.choice((3, 10, 30, 60))
+        at_once = min(self.slots, self.settings.pipeline.max_in_flight)
+        count = self.random.randint(3, max(4, min(40, int(2 * WORK_SECONDS * at_once / self.longest))))
         pace = self.random.choice((0.0, 0.8 * FAULTY_SECONDS / count))
         for number in range(count):
             tp = self.random.choice(sorted(self.kafka.logs))
