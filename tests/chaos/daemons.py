@@ -209,9 +209,12 @@ class Daemons:
     @property
     def failpoints(self) -> set[str]:
         """The places that went off, in any daemon of the world."""
-        if not self._failpoint_log.exists():
-            return set()
-        return {line.split()[0] for line in self._failpoint_log.read_text().splitlines()} & set(failpoints.PLACES)
+        return {line.split()[0] for line in self._failpoint_lines()} & set(failpoints.PLACES)
+
+    @property
+    def went_off(self) -> int:
+        """How often any failpoint went off."""
+        return len(self._failpoint_lines())
 
     def heard(self) -> Counter[str]:
         """Return how often the echo daemons began to hear each window, by "JOB WINDOW"."""
@@ -224,6 +227,9 @@ class Daemons:
         """Windows that were heard again / different windows that were heard, by echo daemons."""
         heard = self.heard()
         return (heard.total() - len(heard)) / len(heard) if heard else 0.0
+
+    def _failpoint_lines(self) -> list[str]:
+        return self._failpoint_log.read_text().splitlines() if self._failpoint_log.exists() else []
 
     def _config(self, number: int, overrides: Mapping[str, Any]) -> Path:
         settings = {section: dict(keys) for section, keys in self._settings.items()}
