@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.services.state import Services
 from v2td.config import KafkaSettings
 from v2td.intake import Intake
-from v2td.intake.consumer import LookUp
+from v2td.intake.callbacks import LookUp
 from v2td.jobs import Coordinates, SourceRecord
 
 MakeSettings = Callable[..., KafkaSettings]

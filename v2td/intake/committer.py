@@ -1,10 +1,12 @@
-"""Commits what may be committed, in batches, and says how far behind the end that is."""
+"""Commits what may be committed, in batches."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
@@ -12,19 +14,31 @@ from aiokafka.structs import OffsetAndMetadata
 
 from v2td import failpoints, metrics
 from v2td.config import KafkaSettings
-from v2td.intake.offsets import OffsetTracker, Partition
+from v2td.intake.offsets import OffsetTracker
+from v2td.intake.topics import to_metadata
 from v2td.logs import get_logger
 
 log = get_logger(__name__)
 
 
 class Committer:
-    """Commits the tracker's offsets: after `commit_batch` finished records or `commit_interval_seconds`."""
+    """Commits the tracker's offsets: after `commit_batch` finished records or `commit_interval_seconds`.
 
-    def __init__(self, consumer: AIOKafkaConsumer, tracker: OffsetTracker, settings: KafkaSettings) -> None:
+    `report` is called as often.
+    """
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        tracker: OffsetTracker,
+        settings: KafkaSettings,
+        report: Callable[[], None],
+    ) -> None:
         self._consumer = consumer
         self._tracker = tracker
         self._settings = settings
+        self._report = report
+        self.topic_ids: dict[str, UUID] = {}  # of the topics that the tracker's offsets mean
         self._finished = 0  # records since the last commit
         self._enough = asyncio.Event()
 
@@ -41,7 +55,7 @@ class Committer:
                 async with asyncio.timeout(self._settings.commit_interval_seconds):
                     await self._enough.wait()
             await self.commit()
-            self._publish_lag()
+            self._report()
 
     async def commit(self) -> None:
         """Commit now; a failure is logged, since the next commit says it again."""
@@ -53,7 +67,10 @@ class Committer:
         }
         if not offsets:
             return
-        wanted = {TopicPartition(*each): OffsetAndMetadata(offset, "") for each, offset in offsets.items()}
+        wanted = {
+            TopicPartition(*each): OffsetAndMetadata(offset, to_metadata(self.topic_ids.get(each.topic)))
+            for each, offset in offsets.items()
+        }
         await failpoints.reach("commit.begin")
         began = time.monotonic()
         try:
@@ -67,28 +84,3 @@ class Committer:
             metrics.KAFKA_COMMIT_SECONDS.observe(time.monotonic() - began)
             await failpoints.reach("commit.done")
             self._tracker.committed(offsets)
-
-    def status(self) -> list[dict[str, object]]:
-        """Return, for each partition that is ours, what was committed in this epoch, and the lag, if known."""
-        return [
-            {
-                "topic": partition.topic,
-                "partition": partition.partition,
-                "committed": committed,
-                "lag": self._lag(partition, committed),
-            }
-            for partition, committed in sorted(self._tracker.last_committed().items())
-        ]
-
-    def _lag(self, partition: Partition, committed: int | None) -> int | None:
-        try:
-            end = self._consumer.highwater(TopicPartition(*partition))
-        except IllegalStateError:  # not ours any more
-            return None
-        return None if end is None or committed is None else max(0, end - committed)
-
-    def _publish_lag(self) -> None:
-        metrics.KAFKA_LAG.clear()  # partitions that went elsewhere are reported there
-        for partition, committed in self._tracker.last_committed().items():
-            if (lag := self._lag(partition, committed)) is not None:
-                metrics.KAFKA_LAG.labels(partition.topic, partition.partition).set(lag)

@@ -35,7 +35,7 @@ class _Ledger:
     epoch: int
     order: deque[int] = field(default_factory=deque)  # received offsets, oldest first, finished ones in front gone
     finished: set[int] = field(default_factory=set)  # finished ones behind an unfinished one
-    behind: int | None = None  # the offset behind the newest received
+    behind: int | None = None  # the offset that comes next: behind the newest received, or where reading begins
     committed: int | None = None
 
     def resolve(self, offset: int) -> None:
@@ -61,6 +61,17 @@ class OffsetTracker:
         self._ledgers = {partition: _Ledger(self._epoch) for partition in partitions}
         return self._epoch
 
+    def expect(self, partition: Partition, offset: int) -> None:
+        """Note where reading begins; what was committed there counts as committed, anything else is committable."""
+        if (ledger := self._ledgers.get(partition)) is not None:
+            ledger.behind = offset
+
+    def begin_again(self, partition: Partition) -> None:
+        """Begin a new epoch of a partition that is ours: its offsets mean other records now, or come once more."""
+        if partition in self._ledgers:
+            self._epoch += 1
+            self._ledgers[partition] = _Ledger(self._epoch)
+
     def revoke(self) -> None:
         """Nothing is ours until the next `assign`."""
         self._ledgers = {}
@@ -75,8 +86,8 @@ class OffsetTracker:
         if ledger is None:
             return None
         if ledger.behind is not None and offset < ledger.behind:
-            self._epoch += 1
-            self._ledgers[partition] = ledger = _Ledger(self._epoch)
+            self.begin_again(partition)
+            ledger = self._ledgers[partition]
         ledger.order.append(offset)
         ledger.behind = offset + 1
         return Ticket(partition, offset, ledger.epoch)
@@ -102,6 +113,11 @@ class OffsetTracker:
         for partition, offset in offsets.items():
             if (ledger := self._ledgers.get(partition)) is not None:
                 ledger.committed = offset
+
+    def expected(self, partition: Partition) -> int | None:
+        """Return the offset that comes next; None when the partition is not ours, or that is not known."""
+        ledger = self._ledgers.get(partition)
+        return ledger.behind if ledger else None
 
     def spread(self, partition: Partition) -> int:
         """Records between the oldest unfinished and the newest received, both included."""
