@@ -21,22 +21,16 @@ from tests.services.build import build
 from tests.services.kafka import Node
 from tests.services.processes import Process, free_ports, kill, stop
 
-_BROKERS = 3
 _ISR_SECONDS = 30.0
 
-# As on real clusters: three replicas, of which two must have a record. A dead broker is noticed sooner than by
-# default (9 s), and leaders move when we say so.
+# A dead broker is noticed sooner than by default (9 s), and leaders move when we say so.
 _PROPERTIES = {
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
-    "offsets.topic.replication.factor": "3",
-    "transaction.state.log.replication.factor": "3",
-    "transaction.state.log.min.isr": "2",
-    "min.insync.replicas": "2",
     "broker.session.timeout.ms": "4000",
     "broker.heartbeat.interval.ms": "500",
     "auto.leader.rebalance.enable": "false",
     "controlled.shutdown.max.retries": "1",
-    "log.cleaner.dedupe.buffer.size": "10000000",
+    "log.cleaner.backoff.ms": "200",  # compaction begins at once
 }
 
 
@@ -103,7 +97,7 @@ class Cluster:
         """Wait until every replica of the topics is in sync."""
         async with asyncio.timeout(_ISR_SECONDS):
             for topic in topics:
-                while any(len(each.isrs) < _BROKERS for each in (await self._partitions(topic)).values()):
+                while any(len(each.isrs) < len(each.replicas) for each in (await self._partitions(topic)).values()):
                     await asyncio.sleep(0.2)
 
     async def elect_preferred(self, topic: str) -> int:
@@ -125,37 +119,42 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster() -> AsyncIterator[Cluster]:
-    """Start three brokers that are controllers, too; about ten seconds on two cores."""
+async def cluster(brokers: int = 3) -> AsyncIterator[Cluster]:
+    """Start brokers that are controllers, too; three take about six seconds on two cores."""
     jars = (await asyncio.to_thread(build)).kafka
     async with AsyncExitStack() as stack:
         home = stack.enter_context(place("cluster"))
-        ports = free_ports(3 * _BROKERS)
-        direct, proxied, controllers = (ports[each * _BROKERS : (each + 1) * _BROKERS] for each in range(3))
-        voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(controllers, 1))
+        ports = free_ports(3 * brokers)
+        direct, proxied, controllers = (ports[each * brokers : (each + 1) * brokers] for each in range(3))
+        shared = {
+            **kafka.PROPERTIES,
+            **_PROPERTIES,
+            # As on real clusters: of three replicas two must have a record.
+            "offsets.topic.replication.factor": str(brokers),
+            "transaction.state.log.replication.factor": str(brokers),
+            "transaction.state.log.min.isr": str(brokers // 2 + 1),
+            "min.insync.replicas": str(brokers // 2 + 1),
+            "controller.quorum.voters": ",".join(
+                f"{number}@127.0.0.1:{port}" for number, port in enumerate(controllers, 1)
+            ),
+        }
         identity = kafka.new_cluster_id()
-        brokers = []
-        for number in range(1, _BROKERS + 1):
-            index = number - 1
-            proxy = await stack.enter_async_context(Proxy(("127.0.0.1", proxied[index])))
+        running = []
+        for number, port, far, controller in zip(range(1, brokers + 1), direct, proxied, controllers, strict=True):
+            proxy = await stack.enter_async_context(Proxy(("127.0.0.1", far)))
             folder = home.folder / f"broker-{number}"
             folder.mkdir()
-            log = home.logs / f"broker-{number}.log"
-            node = Node(jars, folder, direct[index])
-            listeners = f"PLAINTEXT://127.0.0.1:{direct[index]},PROXIED://127.0.0.1:{proxied[index]}"
+            broker = Broker(number, Node(jars, folder, port), home.logs / f"broker-{number}.log", proxy, home)
             properties = {
-                **kafka.PROPERTIES,
-                **_PROPERTIES,
+                **shared,
                 "node.id": str(number),
-                "controller.quorum.voters": voters,
-                "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controllers[index]}",
-                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{direct[index]},PROXIED://127.0.0.1:{proxy.port}",
+                "listeners": f"PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{far},CONTROLLER://127.0.0.1:{controller}",
+                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy.port}",
                 "log.dirs": str(folder / "log"),
             }
-            await asyncio.to_thread(kafka.format_storage, node, properties, identity, log=log, quorum=[])
-            brokers.append(Broker(number, node, log, proxy, home))
-        for broker in brokers:
+            await asyncio.to_thread(kafka.format_storage, broker.node, properties, identity, log=broker.log, quorum=[])
             broker.launch()
-        for broker in brokers:
+            running.append(broker)
+        for broker in running:
             await broker.ready()
-        yield Cluster(brokers)
+        yield Cluster(running)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -38,8 +40,16 @@ class _Link:
             task.cancel()
 
     def reset(self) -> None:
-        self.client.transport.abort()
-        self.server.transport.abort()
+        _reset(self.client)
+        _reset(self.server)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection by RST: the other side loses what it has not read yet."""
+    if not writer.transport.is_closing():
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 class Proxy:
@@ -83,7 +93,7 @@ class Proxy:
         elif network is Network.HALF_OPEN:
             for link in self._links:
                 link.lost = True
-                link.server.transport.abort()
+                _reset(link.server)
 
     @asynccontextmanager
     async def during(self, network: Network) -> AsyncIterator[None]:
@@ -97,12 +107,12 @@ class Proxy:
     async def _connected(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.connections += 1
         if self.network is Network.RESET:
-            client.transport.abort()
+            _reset(client)
             return
         try:
             far_reader, server = await asyncio.open_connection(*self._target)
         except OSError:  # the service itself is away: that is what the client is to see
-            client.transport.abort()
+            _reset(client)
             return
         link = _Link(client, server)
         self._links.add(link)

@@ -83,7 +83,7 @@ async def test_connections_are_reset_and_new_ones_too(client: Client, proxy: Pro
         with pytest.raises(ConnectionResetError):
             await client.echo(b"x")
         other = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
-        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        with pytest.raises(ConnectionResetError):
             await other.echo(b"x")
         other.writer.close()
     other = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
@@ -154,6 +154,6 @@ async def test_half_open_connections_are_lost_and_new_ones_good(
 async def test_a_service_that_is_away_is_away_behind_the_proxy() -> None:
     async with Proxy(("127.0.0.1", 1)) as nowhere:
         other = Client(*await asyncio.open_connection("127.0.0.1", nowhere.port))
-        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        with pytest.raises(ConnectionResetError):
             await other.echo(b"x")
         other.writer.close()
