@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -45,18 +45,17 @@ class Expected:
 
 @dataclass(slots=True)
 class _Life:
-    """What is known of one process: `assignment` counts, and is None from the end of a revocation to the next."""
+    """What is known of one process. `assignment` is a number, and None from the end of a revocation to the next."""
 
     count: int = 0
     assignment: int | None = None
-    known: dict[tuple[str, int], set[UUID]] | None = None
-    under_way: dict[Coordinates, asyncio.Task[Any]] | None = None
-    tickets: dict[Ticket, int | None] | None = None
-    behind: dict[TopicPartition, int] | None = None  # the offset behind the newest received
-    failures_before: int = 0
-
-    def __post_init__(self) -> None:
-        self.known, self.under_way, self.tickets, self.behind = {}, {}, {}, {}
+    known: dict[tuple[str, int], set[UUID]] = field(default_factory=dict)  # by the last look-up
+    under_way: dict[Coordinates, asyncio.Task[Any]] = field(default_factory=dict)
+    tickets: dict[Ticket, int | None] = field(default_factory=dict)  # with their assignments
+    behind: dict[TopicPartition, int] = field(default_factory=dict)  # the offset behind the newest received
+    unfinished: set[tuple[int, int]] = field(default_factory=set)  # received in this assignment
+    commit_failures: int = 0  # before the revocation
+    drained: bool = True  # everything under way, in the revocation
 
 
 class Auditor:
@@ -133,19 +132,20 @@ class Auditor:
     # --- rebalances
 
     def on_revoking(self, consumer: Any) -> None:
-        self._life().failures_before = consumer.commit_failures
+        life = self._life()
+        life.commit_failures, life.drained = consumer.commit_failures, True
 
     def on_revoked(self, consumer: Any, revoked: Collection[TopicPartition]) -> None:
         """When all was finished, all is committed: unless no commit could succeed."""
         life = self._life()
         life.assignment = None
-        assert life.behind is not None
-        if not life.under_way and consumer.commit_failures == life.failures_before:
+        if life.drained and not life.unfinished and consumer.commit_failures == life.commit_failures:
             for tp in revoked:
                 committed = self.kafka.committed.get(tp)
                 if (behind := life.behind.get(tp)) is not None and (committed is None or committed.offset < behind):
                     self.found(f"{tp.partition} was revoked, finished to {behind} and committed to {committed}")
         life.behind.clear()
+        life.unfinished.clear()
 
     def on_assigned(self) -> None:
         life = self._life()
@@ -156,11 +156,10 @@ class Auditor:
         def watched(tracker: OffsetTracker, partition: Any, offset: int) -> Ticket | None:
             ticket = receive(tracker, partition, offset)
             life = self._life()
-            assert life.tickets is not None
-            assert life.behind is not None
             if ticket is not None:
                 life.tickets[ticket] = life.assignment
                 life.behind[TopicPartition(*partition)] = offset + 1
+                life.unfinished.add((partition.partition, offset))
             return ticket
 
         return watched
@@ -169,7 +168,6 @@ class Auditor:
         def watched(tracker: OffsetTracker, ticket: Ticket) -> bool:
             resolved = resolve(tracker, ticket)
             life = self._life()
-            assert life.tickets is not None
             if resolved and (life.assignment is None or life.tickets.get(ticket) != life.assignment):
                 self.found(f"{ticket} resolved after the fence")
             return resolved
@@ -182,7 +180,6 @@ class Auditor:
         async def watched(cluster: str, topic: str, partition: int, first: int) -> Any:
             found = await look_up(cluster, topic, partition, first)
             life = self._life()
-            assert life.known is not None
             life.known[topic, partition] = {row_id for ids in found.values() for row_id in ids}
             return found
 
@@ -193,8 +190,6 @@ class Auditor:
 
         async def watched(at: Coordinates, record: SourceRecord, durable: frozenset[UUID]) -> None:
             life, task = self._life(), asyncio.current_task()
-            assert life.known is not None
-            assert life.under_way is not None
             assert task is not None
             other = life.under_way.get(at)
             if other is not None and not other.cancelling():
@@ -205,9 +200,19 @@ class Auditor:
             life.under_way[at] = task
             try:
                 await handle(at, record, durable)
+                life.unfinished.discard((at.partition, at.offset))
             finally:
                 if life.under_way.get(at) is task:
                     del life.under_way[at]
+
+        return watched
+
+    def watch_saving(self, save: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """It is called when a drain has not finished everything."""
+
+        async def watched() -> None:
+            self._life().drained = False
+            await save()
 
         return watched
 

@@ -98,8 +98,10 @@ class World:
         end = self.loop.now + QUIET_SECONDS
         while missing := self.auditor.unfinished():
             self.look_after_daemons()
-            if self.loop.now > end or self.auditor.problems:
-                self.auditor.found(f"not over: {missing[:5]}")
+            if self.auditor.problems:
+                return
+            if self.loop.now > end:
+                self.auditor.found(f"not over after {QUIET_SECONDS:g} quiet seconds: {missing[:5]}")
                 return
             await asyncio.sleep(1)
 
