@@ -5,7 +5,9 @@ import time
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 from aiokafka import AIOKafkaProducer
+from prometheus_client import REGISTRY, Gauge
 
 from tests.conftest import MakeTopic
 from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, produce, running, until
@@ -227,6 +229,48 @@ async def test_what_was_finished_behind_the_committed_offset_is_told_to_the_hand
         await until(lambda: len(second.finished) == 4)
     assert asked == [(await cluster_id(settings), settings.topics[0], 0, 2)]
     assert {at.offset: ids for at, ids in second.durable.items()} == {2: frozenset(), 4: frozenset(), **known}
+
+
+async def test_what_comes_again_is_counted_as_skipped_or_redone(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic())
+    await produce(settings, [b"x"] * 9)
+    first = Desk(slow={2, 4, 7, 8})
+    async with running(intake_of(settings, first), drain_seconds=0.2):
+        await until(lambda: len(first.finished) == 5)
+
+    async def look_up(*_: object) -> dict[int, frozenset[UUID]]:
+        other = {4: frozenset({uuid4()})}  # of a record that had that offset before
+        return other | {at.offset: frozenset({at.row_id()}) for at in first.finished if at.offset >= 2}
+
+    redone = metrics.JOBS_REDONE._value.get()
+    second = Desk()
+    with structlog.testing.capture_logs() as logs:
+        async with running(intake_of(settings, second, look_up)):
+            await until(lambda: len(second.finished) == 7)
+    assert metrics.JOBS_REDONE._value.get() == redone + 2, "2 and 4; nothing is known of 7 and 8"
+    (said,) = [each for each in logs if "redone" in each]
+    assert (said["skipped"], said["redone"]) == (3, 2)
+
+
+async def test_records_under_way_are_published_by_partition(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic(2))
+    async with AIOKafkaProducer(bootstrap_servers=list(settings.bootstrap_servers)) as producer:
+        for age, partition in ((900, 0), (600, 1), (300, 1)):
+            written = int((time.time() - age) * 1000)
+            await producer.send_and_wait(settings.topics[0], b"x", partition=partition, timestamp_ms=written)
+
+    def published(gauge: Gauge) -> list[float | None]:
+        return [
+            REGISTRY.get_sample_value(gauge.describe()[0].name, {"topic": settings.topics[0], "partition": partition})
+            for partition in "01"
+        ]
+
+    desk = Desk(slow={0, 1})
+    async with running(intake_of(settings, desk)):
+        await until(lambda: published(metrics.KAFKA_IN_FLIGHT) == [1, 2])
+        assert published(metrics.KAFKA_OLDEST) == [pytest.approx(900, abs=10), pytest.approx(600, abs=10)]
+        desk.release.set()
+        await until(lambda: published(metrics.KAFKA_IN_FLIGHT) == published(metrics.KAFKA_OLDEST) == [0, 0])
 
 
 async def test_a_database_that_cannot_be_asked_holds_nothing_up(settings_for: MakeSettings, topic: MakeTopic) -> None:

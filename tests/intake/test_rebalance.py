@@ -1,13 +1,18 @@
 """Members that come and go: nothing is lost, nothing unfinished is committed, nothing is started twice."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
+from uuid import UUID
 
 import pytest
 
 from tests.conftest import MakeTopic
-from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, produce, running, until
+from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, knows_nothing, produce, running, until
+from v2td import metrics
 from v2td.config import KafkaSettings
+from v2td.errors import ServiceError
+from v2td.intake import Intake
 from v2td.jobs import Coordinates
 
 PARTITIONS = 4
@@ -96,3 +101,57 @@ async def test_a_record_under_way_is_not_started_again_when_it_is_delivered_agai
 def _key(desk: Desk, partition: int, offset: int) -> tuple[str, str, int, int, int]:
     at = next((each for each in desk.started if (each.partition, each.offset) == (partition, offset)), None)
     return (at.cluster_id, at.topic, partition, offset, at.timestamp_ms) if at else ("", "", 0, 0, 0)
+
+
+async def test_progress_is_saved_before_partitions_go_and_before_the_end(
+    settings_for: MakeSettings, topic: MakeTopic
+) -> None:
+    settings = settings_for(await topic(2))
+    await produce(settings, [b"x"] * 3, partition=0)
+    await produce(settings, [b"x"] * 3, partition=1)
+    desk, other = Desk(slow={2}), Desk(slow={2})
+    saved: list[dict[int, int]] = []
+
+    async def save() -> None:
+        saved.append(await committed(settings))
+        if len(saved) == 1:
+            raise ServiceError("save", "Postgres is away")
+
+    intake = Intake(settings, desk.handle, knows_nothing, max_in_flight=9, blocked=lambda: False, before_revoke=save)
+    async with running(intake, drain_seconds=0.3):
+        await until(lambda: len(desk.finished) == 4)
+        began = time.monotonic()
+        async with running(intake_of(settings, other), drain_seconds=0.1):
+            await until(lambda: other.at_once == 1 and len(intake.partitions) == 1)
+            assert time.monotonic() - began < 3, "nobody waits half the timeout for a job that does not end"
+            assert len(saved) == 1
+            assert await committed(settings) == {0: 2, 1: 2}
+    assert len(saved) >= 2
+    assert saved[-1] == {0: 2, 1: 2}
+
+
+async def test_what_a_rebalance_callback_raises_ends_the_run(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    """aiokafka would log it, and the intake would wait for the end of its assignment for ever."""
+    settings = settings_for(await topic())
+
+    async def look_up(*_: object) -> dict[int, frozenset[UUID]]:
+        raise ZeroDivisionError
+
+    async with intake_of(settings, Desk(), look_up) as intake:
+        with pytest.raises(ExceptionGroup) as caught:
+            await asyncio.wait_for(intake.run(), 10)
+    assert caught.group_contains(ZeroDivisionError)
+
+
+async def test_a_rebalance_and_a_commit_are_timed(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    settings = settings_for(await topic(2))
+    rebalances = metrics.KAFKA_REBALANCE_SECONDS._sum.get()
+    commits = metrics.KAFKA_COMMIT_SECONDS._sum.get()
+    await produce(settings, [b"x"], partition=0)
+    async with running(intake_of(settings, Desk())) as first:
+        await until(lambda: len(first.partitions) == 2)
+        assert metrics.KAFKA_REBALANCE_SECONDS._sum.get() == rebalances, "a first assignment is none"
+        async with running(intake_of(settings, Desk())) as second:
+            await until(lambda: len(first.partitions) == len(second.partitions) == 1)
+            assert metrics.KAFKA_REBALANCE_SECONDS._sum.get() > rebalances
+    assert metrics.KAFKA_COMMIT_SECONDS._sum.get() > commits
