@@ -178,8 +178,9 @@ class Auditor:
 
     def watch_look_ups(self, look_up: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def watched(cluster: str, topic: str, partition: int, first: int) -> Any:
-            found = await look_up(cluster, topic, partition, first)
             life = self._life()
+            life.known.pop((topic, partition), None)
+            found = await look_up(cluster, topic, partition, first)
             life.known[topic, partition] = {row_id for ids in found.values() for row_id in ids}
             return found
 

@@ -33,7 +33,7 @@ class Network:
 
 
 class Connection:
-    """A client's connection to the brokers: requests arrive in order, but for those of a connection before."""
+    """A client's connection to the brokers: requests arrive in order."""
 
     def __init__(self, network: Network, is_down: Callable[[], bool], timeout: float) -> None:
         self._network = network
@@ -48,9 +48,7 @@ class Connection:
         """
         network, loop = self._network, self._network.loop
         answer: asyncio.Future[Any] = loop.create_future()
-        when = loop.time() + network.delay()
-        if not network.lost():  # else the connection was made anew, and an older request may come later
-            when = self._last = max(when, self._last)
+        when = self._last = max(loop.time() + network.delay(), self._last + 1e-6)
         fate = network.random.random() if network.lost() else 1.0
         if fate < 0.5:  # the request never arrives
             loop.call_at(when, _give, answer, None, KafkaConnectionError("lost"), context=SERVER)

@@ -7,7 +7,7 @@ import gc
 import json
 import logging
 import random as global_random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -20,7 +20,7 @@ from tests.simulation import rooms
 from tests.simulation.auditor import Auditor
 from tests.simulation.daemon import Daemon, live, real_parts_on
 from tests.simulation.kafka import Kafka, Record
-from tests.simulation.loop import EPOCH, Process, StuckError, VirtualLoop, virtual_time
+from tests.simulation.loop import EPOCH, PROCESS, Process, StuckError, VirtualLoop, virtual_time
 from tests.simulation.network import Network
 from tests.simulation.postgres import Postgres
 from v2td.config import DatabaseSettings, KafkaSettings, PipelineSettings, Settings
@@ -249,13 +249,13 @@ def _settings(random: Random) -> Settings:
     )
 
 
-def run(seed: int) -> Outcome:
-    """Play one schedule."""
+def run(seed: int, *, logs: bool = False) -> Outcome:
+    """Play one schedule; with `logs` its trace holds what the daemons say."""
     outcome = Outcome(seed)
     global_random.seed(seed)
-    with quiet(), virtual_time(1000.0) as loop:
+    with virtual_time(1000.0) as loop:
         world = World(seed, loop, outcome)
-        with real_parts_on(world.kafka, world.network, world.auditor):
+        with _logging_to(world.note if logs else None), real_parts_on(world.kafka, world.network, world.auditor):
             try:
                 loop.run_until_complete(world.play())
             except (StuckError, Exception) as error:  # noqa: BLE001 (whatever it is, the seed is told)
@@ -266,11 +266,24 @@ def run(seed: int) -> Outcome:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No logs, and no collector that would close what the dead left open."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False)
+def _logging_to(note: Callable[..., None] | None) -> Iterator[None]:
+    """Send the logs there or nowhere; and no collector that would close what the dead left open."""
+
+    def say(_logger: object, _method: str, event: dict[str, Any]) -> str:
+        process = PROCESS.get()
+        if note is not None:
+            note(process.name if process else "?", event.pop("event"), {key: event[key] for key in event if key != "job"})
+        raise structlog.DropEvent
+
+    level = logging.CRITICAL if note is None else logging.INFO
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, say],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        structlog.reset_defaults()
