@@ -1,9 +1,14 @@
-"""When a world is well again: records that are sent after a fault have their outcomes, in each partition."""
+"""When a world is well again: records that are sent after a fault have their outcomes, in each partition.
+
+Both functions stop to wait after `seconds` and return what has passed by then, since `since` (time.monotonic()):
+`within` makes a problem of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -16,26 +21,30 @@ UNION SELECT job_id FROM failures WHERE job_id = ANY($1) AND replay_state IS DIS
 """
 
 
-async def until_every_partition_moves(world: World, seconds: float, *, since: float, **keys: Any) -> float:
-    """Send a record to each partition and wait for their outcomes; returns seconds since `since` (time.monotonic()).
-
-    After `seconds` it stops to wait and returns what has passed by then: `within` makes a problem of it.
-    """
+async def until_every_partition_moves(
+    world: World, seconds: float, *, since: float | None = None, **keys: Any
+) -> float:
+    """Send a record to each partition and wait for their outcomes; `keys` as for Producer.send."""
+    since = time.monotonic() if since is None else since
     partitions = range(world.producer.partitions)
     with suppress(TimeoutError):
         async with asyncio.timeout(since + seconds - time.monotonic()):
             sent = await asyncio.gather(*(_sent(world, partition, keys) for partition in partitions))
-            await until_finished(world, sent)
+            await until_finished(world, sent, seconds, since=since)
     return time.monotonic() - since
 
 
-async def until_finished(world: World, records: list[Sent]) -> None:
+async def until_finished(
+    world: World, records: Collection[Sent], seconds: float = 60.0, *, since: float | None = None
+) -> float:
     """Wait until each of the records has an outcome."""
+    since = time.monotonic() if since is None else since
     wanted = {record.job_id for record in records}
-    while wanted:
+    while wanted and time.monotonic() < since + seconds:
         with suppress(*TROUBLE):  # the database is what is being troubled
             wanted -= {row["job_id"] for row in await world.rows(_OUTCOMES, list(wanted))}
         await asyncio.sleep(LOOK_SECONDS)
+    return time.monotonic() - since
 
 
 async def _sent(world: World, partition: int, keys: dict[str, Any]) -> Sent:
