@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import structlog
 from aiokafka import AIOKafkaProducer
-from prometheus_client import REGISTRY, Gauge
+from prometheus_client import REGISTRY
 
 from tests.conftest import MakeTopic
 from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, produce, running, until
@@ -259,18 +259,16 @@ async def test_records_under_way_are_published_by_partition(settings_for: MakeSe
             written = int((time.time() - age) * 1000)
             await producer.send_and_wait(settings.topics[0], b"x", partition=partition, timestamp_ms=written)
 
-    def published(gauge: Gauge) -> list[float | None]:
-        return [
-            REGISTRY.get_sample_value(gauge.describe()[0].name, {"topic": settings.topics[0], "partition": partition})
-            for partition in "01"
-        ]
+    def published(name: str) -> list[float | None]:
+        labels = {"topic": settings.topics[0]}
+        return [REGISTRY.get_sample_value(f"v2td_kafka_{name}", labels | {"partition": each}) for each in "01"]
 
     desk = Desk(slow={0, 1})
     async with running(intake_of(settings, desk)):
-        await until(lambda: published(metrics.KAFKA_IN_FLIGHT) == [1, 2])
-        assert published(metrics.KAFKA_OLDEST) == [pytest.approx(900, abs=10), pytest.approx(600, abs=10)]
+        await until(lambda: published("in_flight_records") == [1, 2])
+        assert published("oldest_unfinished_seconds") == [pytest.approx(900, abs=10), pytest.approx(600, abs=10)]
         desk.release.set()
-        await until(lambda: published(metrics.KAFKA_IN_FLIGHT) == published(metrics.KAFKA_OLDEST) == [0, 0])
+        await until(lambda: published("in_flight_records") == published("oldest_unfinished_seconds") == [0, 0])
 
 
 async def test_a_database_that_cannot_be_asked_holds_nothing_up(settings_for: MakeSettings, topic: MakeTopic) -> None:

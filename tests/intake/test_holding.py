@@ -77,7 +77,7 @@ async def test_records_wait_for_their_time_and_hold_up_nothing_else(
         assert [at.offset for at in desk.started if at.topic == retry] == [0]
         await until(lambda: len(desk.finished) == 12)
         assert 4.2 <= time.time() - began < 8
-    assert [at.offset for at in desk.started if at.topic == retry] == [0, 1, 2, 3]
+    assert sorted(at.offset for at in desk.started if at.topic == retry) == [0, 1, 2, 3]
     assert metrics.KAFKA_REBALANCES._value.get() == rebalances + 1
 
 

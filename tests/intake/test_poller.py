@@ -27,7 +27,7 @@ def segment(topic: str, partition: int = 0) -> Path:
     return found
 
 
-def batches(log: bytes) -> list[tuple[int, int]]:
+def batches(log: bytes | bytearray) -> list[tuple[int, int]]:
     """Where the batches are: start and length in bytes."""
     found, at = [], 0
     while at < len(log):

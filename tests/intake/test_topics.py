@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -177,6 +178,10 @@ async def test_records_deleted_before_an_assignment_are_counted_once(
     assert deleted._value.get() == 7
 
 
+def _has_finished(desk: Desk, count: int) -> bool:
+    return len(desk.finished) == count
+
+
 async def test_records_deleted_while_we_read_are_counted_and_gaps_are_not(
     settings_for: MakeSettings, topic: MakeTopic
 ) -> None:
@@ -192,7 +197,7 @@ async def test_records_deleted_while_we_read_are_counted_and_gaps_are_not(
         for number in range(4):  # a marker behind each
             async with producer.transaction():
                 await producer.send_and_wait(settings.topics[0], b"x")
-            await until(lambda number=number: len(desk.finished) == number + 1)
+            await until(partial(_has_finished, desk, number + 1))
         assert desk.offsets == [0, 2, 4, 6]
         stopped.set()
         await asyncio.sleep(0.5)
