@@ -150,6 +150,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
                 max_in_flight=settings.pipeline.max_in_flight,
                 blocked=lambda: not writer.healthy.is_set() or pipeline.circuit_open(),
                 before_revoke=journals.save,
+                skipped=pipeline.note_unreadable,
             )
         )
         yield Daemon(settings, layout, database, rooms, pipeline, intake, time.monotonic())

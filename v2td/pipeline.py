@@ -103,6 +103,13 @@ class Pipeline:
                 for each in jobs:
                     group.create_task(self._run(each))
 
+    async def note_unreadable(self, first: Coordinates, last_offset: int, reason: str) -> None:
+        """Return when it is durable that the records of these offsets could not be read. Raises ServiceError only."""
+        which = f"offset {first.offset}" if first.offset == last_offset else f"offsets {first.offset} to {last_offset}"
+        problem = f"{which} cannot be read: {reason}"
+        failure = Failure(first, ErrorClass.BAD_MESSAGE, problem, 1, SourceRecord(None, None, ()))
+        await self._delivery.deliver(failure, time.monotonic())
+
     async def _run(self, job: Job | Failure) -> None:
         at = job.coordinates
         with structlog.contextvars.bound_contextvars(job=str(at.row_id()), job_id=job.job_id):

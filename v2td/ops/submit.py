@@ -24,7 +24,7 @@ from v2td.jobs import Coordinates
 from v2td.messages import without_secrets
 from v2td.ops import request
 from v2td.ops.kafka import explained
-from v2td.store import Reader, StoredOutcome, open_database
+from v2td.store import Reader, StoredFailure, StoredOutcome, ledger, open_database
 
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
@@ -181,7 +181,10 @@ async def open_reader(settings: Settings) -> AsyncIterator[Reader]:
 
 
 async def wait(reader: Reader, jobs: Sequence[Submitted]) -> AsyncGenerator[tuple[Submitted, StoredOutcome], None]:
-    """Yield each job's outcome when it is durable, until all have one; raises ServiceError."""
+    """Yield each job's outcome when it is durable, until all have one; raises ServiceError.
+
+    A failure that is to be tried again is none yet.
+    """
     waiting = list(jobs)
     pause = FIRST_PAUSE_SECONDS
     while waiting:
@@ -189,7 +192,7 @@ async def wait(reader: Reader, jobs: Sequence[Submitted]) -> AsyncGenerator[tupl
         for job in tuple(waiting):
             at = job.coordinates
             found = await reader.at(at.cluster_id, at.topic, at.partition, at.offset, at.timestamp_ms)
-            if found:
+            if found and not (isinstance(found[0], StoredFailure) and found[0].replay_state == ledger.REQUESTED):
                 waiting.remove(job)
                 yield job, found[0]
         pause = FIRST_PAUSE_SECONDS if len(waiting) < before else min(pause * PAUSE_FACTOR, MAX_PAUSE_SECONDS)
