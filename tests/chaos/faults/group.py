@@ -1,0 +1,112 @@
+"""The consumer group: members come and go, one of several dies, and a long backlog waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from contextlib import AsyncExitStack, suppress
+
+from aiokafka.errors import KafkaError
+
+from tests.chaos.daemons import Daemon
+from tests.chaos.fault import Fault, Result, Size, within
+from tests.chaos.joiner import joining
+from tests.chaos.recovery import until_every_partition_moves
+from tests.chaos.world import World
+
+SESSION_SECONDS = 3.0  # the worlds' kafka.session_timeout_seconds
+STORM_EVERY_SECONDS = 0.5
+RESTART_EVERY_SECONDS = 20.0
+STORM_PER_SECOND = 20
+MOST_REDONE = 0.2
+ONE_OF_THREE_DEADLINE = SESSION_SECONDS + 5.0
+DONE_SECONDS = 90.0
+
+
+async def storm(world: World, size: Size) -> Result:
+    """Plain consumers join and leave all the time while three daemons work, one of which is restarted now and then."""
+    seconds = size.pick(45.0, 600.0)
+    joined = restarts = 0
+    problems: list[str] = []
+
+    async def come_and_go() -> None:
+        nonlocal joined
+        while True:
+            with suppress(KafkaError):
+                async with joining(world) as assigned:
+                    await asyncio.wait([assigned], timeout=STORM_EVERY_SECONDS)
+                    joined += 1
+            await asyncio.sleep(STORM_EVERY_SECONDS)
+
+    async def restart(daemons: list[Daemon]) -> None:
+        nonlocal restarts
+        for turn in itertools.count():
+            await asyncio.sleep(RESTART_EVERY_SECONDS)
+            await (world.daemons.kill if turn % 2 else world.daemons.stop)(daemons[turn % 3])
+            daemons[turn % 3] = await world.daemons.start()
+            restarts += 1
+
+    daemons = [await world.daemons.start() for _ in range(3)]
+    before = await world.done()
+    async with world.producer.stream(STORM_PER_SECOND, path="/echo/3"):
+        tasks = [asyncio.create_task(come_and_go()), asyncio.create_task(restart(daemons))]
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        problems += [f"the storm ended early: {task.exception()!r}" for task in done]
+    meanwhile = await world.done() - before
+    if meanwhile == 0:
+        problems.append(f"no progress in {seconds:g} s of rebalances")
+    recovered = await until_every_partition_moves(world, DONE_SECONDS)
+    await world.until_all_done(DONE_SECONDS)
+    figures = {"joined": float(joined), "restarts": float(restarts), "done_in_the_storm": float(meanwhile)}
+    result = await world.result(joined, [recovered], problems, figures)
+    if result.redone_ratio >= MOST_REDONE:
+        result.problems.append(f"{result.redone_ratio:.0%} of the work was done again")
+    return result
+
+
+async def one_of_three(world: World, size: Size) -> Result:
+    """One of three daemons is killed: its partitions' jobs go on elsewhere, and it comes back."""
+    recoveries: list[float] = []
+    cycles = size.pick(1, 10)
+    daemons = [await world.daemons.start() for _ in range(3)]
+    async with world.producer.stream(40, path="/echo/3"):
+        await until_every_partition_moves(world, DONE_SECONDS)
+        for cycle in range(cycles):
+            since = time.monotonic()
+            await world.daemons.kill(daemons[cycle % 3])
+            recoveries.append(await until_every_partition_moves(world, 3 * ONE_OF_THREE_DEADLINE, since=since))
+            daemons[cycle % 3] = await world.daemons.start()
+            await until_every_partition_moves(world, DONE_SECONDS)
+    await world.until_all_done(DONE_SECONDS)
+    problems = within(recoveries, ONE_OF_THREE_DEADLINE, "one of three daemons is dead")
+    return await world.result(cycles, recoveries, problems)
+
+
+async def backlog(world: World, size: Size) -> Result:
+    """A daemon finds a long backlog, is killed in the middle, and its successor works off the rest."""
+    count = size.pick(3000, 100_000)
+    fast = {"ECHO_SECONDS": "0", "ECHO_SLOTS": "64"}
+    await world.producer.send(count)
+    began = time.monotonic()
+    daemon = await world.daemons.start(environment=fast)
+    async with AsyncExitStack() as stack:
+        await world.until_progress(count // 3, count / 50)
+        await world.daemons.kill(daemon)
+        done = await world.done()
+        since = time.monotonic()
+        await stack.enter_async_context(world.daemons.running(environment=fast))
+        recovered = await world.until_progress(done, 30, since=since)
+        await world.until_all_done(count / 50)
+        seconds = time.monotonic() - began
+    return await world.result(1, [recovered], figures={"records_per_second": count / seconds})
+
+
+FAULTS = (
+    Fault("rebalance-storm", storm, "plain consumers join and leave the group of three daemons", (75, 750)),
+    Fault("one-of-three", one_of_three, "one of three daemons is killed", (20, 150)),
+    Fault("backlog", backlog, "3000 (long: 100,000) records wait; the daemon is killed in the middle", (20, 600)),
+)
