@@ -58,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     sizes = parser.add_mutually_exclusive_group()
+    parser.set_defaults(long=False)
     sizes.add_argument("--short", dest="long", action="store_false", help="for each merge, within 6 minutes (default)")
     sizes.add_argument("--long", dest="long", action="store_true", help="for docs/reliability.md: hours")
     parser.add_argument("--cycles", type=int, metavar="N", help="cycles of kill -9, instead of 60 or 1000")

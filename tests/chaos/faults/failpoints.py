@@ -20,7 +20,7 @@ Action = Literal["raise", "hang"]
 PLACES = tuple(place for place in failpoints.PLACES if place not in IN_CHILDREN)
 HANGS_SHORT = ("pipeline.heard", "write.copied", "commit.begin", "progress.written", "drain.begin")
 PER_SECOND = 20
-REACH_SECONDS = 10.0
+REACH_SECONDS = 30.0
 # What a hang inside may cost at the end: the settings below, a flush and a commit, and a second signal after that.
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 2.0

@@ -22,7 +22,7 @@ JOBS = 40  # of one window, for each cycle; further ones of many, and some that 
 PER_SECOND = 40  # further ones, as long as it lives
 LONG_PATH = "/echo/12"  # windows that outlast progress_seconds
 DYNAMIC = (15, 50)  # each such cycle, short and long form, is without static membership
-REACH_SECONDS = 15.0  # until a daemon has come to where it is to die
+REACH_SECONDS = 30.0  # until a daemon has come to where it is to die
 RECOVER_SECONDS = 10.0  # a dynamic member's partitions come back after the session timeout of 3 s
 ALL_DONE_SECONDS = 90.0
 
