@@ -20,7 +20,7 @@ from tests.simulation import rooms
 from tests.simulation.auditor import Auditor
 from tests.simulation.daemon import Daemon, live, real_parts_on
 from tests.simulation.kafka import Kafka, Record
-from tests.simulation.loop import EPOCH, PROCESS, Process, StuckError, VirtualLoop, virtual_time
+from tests.simulation.loop import EPOCH, PROCESS, SERVER, Process, StuckError, VirtualLoop, virtual_time
 from tests.simulation.network import Network
 from tests.simulation.postgres import Postgres
 from v2td.config import DatabaseSettings, KafkaSettings, PipelineSettings, Settings
@@ -119,7 +119,7 @@ class World:
 
     def look_after_daemons(self) -> None:
         for name, daemon in self.daemons.items():
-            if daemon.task.done() and not daemon.process.dead and (error := daemon.task.exception()) is not None:
+            if daemon.task.done() and (error := daemon.task.exception()) is not None:
                 self.auditor.found(f"{name} ended with {error!r}")
 
     def start(self, name: str) -> Daemon:
@@ -135,6 +135,7 @@ class World:
         simulated = rooms.Rooms(random, self.slots, self.trouble, self.auditor.on_heard)
         daemon = Daemon(process, None, asyncio.Event())  # type: ignore[arg-type]  # the task comes next
         daemon.task = process.run(live(daemon, settings, self.postgres, simulated, self.auditor, random))
+        daemon.task.add_done_callback(lambda _: process.kill(), context=SERVER)  # nothing outlives its main task
         self.daemons[name] = daemon
         return daemon
 
