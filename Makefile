@@ -19,7 +19,7 @@ COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo bench test check lint format services-up services-down services-status install constraints clean
+.PHONY: help demo bench test chaos chaos-long check lint format services-up services-down services-status install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,10 +30,19 @@ demo: $(VENV)/demo.stamp ## see it work: a broker, a database, the daemon and re
 bench: $(VENV)/dev.stamp ## how good it is on this machine, within 10 minutes (ARGS=--quick, --full, '--only writer')
 	@$(BIN)/python -m tests.services run -- $(BIN)/python -m bench $(ARGS)
 
-test: $(VENV)/dev.stamp ## everything: style, types, layers, all tests against real services (ARGS go to pytest)
+test: $(VENV)/dev.stamp ## everything: style, types, layers, all tests against real services, chaos (with ARGS: only pytest)
 	@$(BIN)/python -m tests.services build
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m tests.services run -- $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@$(MAKE) --no-print-directory chaos
+endif
+
+chaos: $(VENV)/dev.stamp ## every fault once, within 6 minutes (ARGS='--cycles 20', '--only kill sigterm', --list)
+	@$(BIN)/python -m tests.services run -- $(BIN)/python -m tests.chaos --short $(ARGS)
+
+chaos-long: $(VENV)/dev.stamp ## the same a thousand times, for docs/reliability.md; hours
+	@$(BIN)/python -m tests.services run -- $(BIN)/python -m tests.chaos --long $(ARGS)
 
 check: lint ## what takes seconds: style, types, layers, tests that need no service
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not services and not slow" $(ARGS)
