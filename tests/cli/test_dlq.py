@@ -1,7 +1,10 @@
 """`v2td dlq` as people run it: what failed is listed, shown, sent once more and given up."""
 
+import asyncio
 import json
+import signal
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,15 +13,16 @@ import typer
 from aiokafka import AIOKafkaConsumer
 from pydantic import SecretStr
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, start
 from tests.conftest import MakeTopic
 from tests.services.state import Services
+from v2td.bundled import recordings
 from v2td.cli.failures import moment, printable
 from v2td.config import DatabaseSettings, KafkaSettings
 from v2td.errors import ErrorClass
 from v2td.intake import cluster_id
 from v2td.jobs import Coordinates, Failure, SourceRecord
-from v2td.store import open_database, upgrade
+from v2td.store import Reader, StoredTranscription, open_database, upgrade
 from v2td.store.batch import insert
 from v2td.store.rows import rows_of
 
@@ -236,3 +240,43 @@ def test_what_is_no_moment_is_said_so(text: str) -> None:
 def test_nothing_steers_the_terminal() -> None:
     assert printable("tiếng Việt 🌍") == "tiếng Việt 🌍"
     assert printable("a\x1b]0;x\x07\r\n\u202e") == r"a\x1b]0;x\x07\r\n\u202e"
+
+
+async def test_the_real_daemon_does_the_job_again(
+    v2td: Run, env: dict[str, str], services: Services, bucket: str, tmp_path: Path
+) -> None:
+    """A recording comes too late: its job failed, is replayed, and has its text under the id that it had."""
+    env |= {
+        "V2TD_KAFKA__GROUP_ID": bucket,
+        "V2TD_FETCH__FILE_ROOTS": str(tmp_path),
+        "V2TD_ENGINE__MODEL": "demo",
+        "V2TD_ENGINE__SLOTS": "1",
+        "V2TD_ADMIN__ENABLED": "false",
+    }
+    assert (await v2td("db", "upgrade", **env)).code == 0
+    late = tmp_path / "late.flac"
+    late.write_bytes(b"not yet")
+    process = await start("run", **env)
+    try:
+        failed = await v2td("submit", "--wait", "--json", late, **env)
+        (job,) = json.loads(failed.stdout)["jobs"]
+        assert job["state"] == "failed"
+        recording = recordings()[0]
+        late.write_bytes(recording.path.read_bytes())
+        process.send_signal(signal.SIGSTOP)  # so that it finds two records that replay the same failure
+        answers = await asyncio.gather(*(v2td("dlq", "replay", job["row_id"], "--again", **env) for _ in range(2)))
+        process.send_signal(signal.SIGCONT)
+        assert {answer.stderr for answer in answers} == {"1 sent, 0 left alone, 0 refused\n"}
+        async with open_database(DatabaseSettings(dsn=SecretStr(env["V2TD_DATABASE__DSN"])), read_only=True) as store:
+            async with asyncio.timeout(60), store.acquire() as connection:
+                while await connection.fetchval("SELECT count(*) FROM replays") < 2:
+                    await asyncio.sleep(0.1)
+            (found,) = await Reader(store).find(job["row_id"])
+        assert isinstance(found, StoredTranscription)
+        assert (found.text, found.kafka_offset, found.job_id) == (recording.text, job["offset"], job["id"])
+        assert (await v2td("dlq", "list", **env)).stdout == ""
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        await process.communicate()
