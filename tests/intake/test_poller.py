@@ -40,12 +40,15 @@ def batches(log: bytes | bytearray) -> list[tuple[int, int]]:
     return found
 
 
-def spoil(topic: str, number: int, *, valid_crc: bool = False, partition: int = 0) -> None:
-    """Overwrite the records of the batch; with a valid checksum only who decodes them finds out."""
-    path = segment(topic, partition)
+def spoil(topic: str, number: int, *, valid_crc: bool = False, codec: int | None = None) -> None:
+    """Overwrite the records of a batch, or name a wrong codec; with a valid checksum only decoding shows it."""
+    path = segment(topic)
     log = bytearray(path.read_bytes())
     at, length = batches(log)[number]
-    log[at + HEADER.size : at + length] = b"\xff" * (length - HEADER.size)
+    if codec is None:
+        log[at + HEADER.size : at + length] = b"\xff" * (length - HEADER.size)
+    else:
+        struct.pack_into(">h", log, at + CRC_FROM, codec)
     if valid_crc:
         struct.pack_into(">I", log, at + 17, calc_crc32c(bytes(log[at + CRC_FROM : at + length])))
     with path.open("r+b") as file:  # in place: the broker has it open
@@ -81,15 +84,27 @@ def intake_with(settings: KafkaSettings, desk: Desk, ledger: Ledger, max_in_flig
     return intake
 
 
-@pytest.mark.parametrize(("valid_crc", "options"), [(False, {}), (True, {}), (True, {"compression_type": "gzip"})])
+# A wrong checksum; nonsense; nonsense where compressed data should be; a wrong codec, and one that there is not.
+SPOILT = [
+    (False, None, None),
+    (True, None, None),
+    (True, None, "gzip"),
+    (True, None, "zstd"),
+    (True, 2, None),
+    (True, 3, "gzip"),
+    (True, 7, None),
+]
+
+
+@pytest.mark.parametrize(("valid_crc", "codec", "compression"), SPOILT)
 async def test_a_corrupt_batch_is_passed_over_and_all_else_arrives(
-    settings_for: MakeSettings, topic: MakeTopic, valid_crc: bool, options: dict[str, object]
+    settings_for: MakeSettings, topic: MakeTopic, valid_crc: bool, codec: int | None, compression: str | None
 ) -> None:
     settings = settings_for(await topic(2))
     for size in (3, 5, 4):
-        await produce_batch(settings, size, **options)
+        await produce_batch(settings, size, compression_type=compression)
     await produce(settings, [b"x"] * 200, partition=1)
-    spoil(settings.topics[0], 1, valid_crc=valid_crc)
+    spoil(settings.topics[0], 1, valid_crc=valid_crc, codec=codec)
     unreadable = metrics.RECORDS_UNREADABLE.labels(settings.topics[0])
     desk, ledger = Desk(), Ledger()
     ledger.release.clear()

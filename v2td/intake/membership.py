@@ -156,6 +156,7 @@ class Membership:
                 continue  # the look back of the next assignment finds it
             for topic in anew:
                 say_recreated(topic)
+            self._poller.forget(ours)
             for partition, ids in durable.items():
                 self._tracker.begin_again(partition)
                 self._tracker.expect(partition, 0)

@@ -14,7 +14,7 @@ import gzip
 import struct
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import cramjam
@@ -100,10 +100,11 @@ class Poller:
         self._careful_until = 0.0  # time.monotonic()
         self._turn = 0
 
-    def forget(self) -> None:
-        """Partitions are about to go: what comes back begins at its committed offset."""
-        self._stuck.clear()
-        self._astray.clear()
+    def forget(self, partitions: Collection[Partition] | None = None) -> None:
+        """Partitions, or all of them, were moved or are about to go: where they stood means nothing any more."""
+        for tp in [*self._stuck, *self._astray] if partitions is None else partitions:
+            self._stuck.pop(TopicPartition(*tp), None)
+            self._astray.discard(TopicPartition(*tp))
 
     async def poll(self, max_records: int) -> Polled:
         """Return what came within POLL_SECONDS. ServiceError when Kafka refuses us for good."""
@@ -197,6 +198,8 @@ class Poller:
             return Polled({})
         del self._stuck[tp]  # the next corrupt batch raises again
         last = records[0].offset - 1 if records else stuck.next - 1
+        if last < stuck.at:  # it can be read after all
+            return Polled(batches)
         return Polled(batches, Unreadable(Partition(*tp), stuck.at, last, stuck.reason))
 
     def _seek(self, tp: TopicPartition, offset: int) -> None:
