@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,10 +29,7 @@ ENDS = {
     "unwritable": {"unwritable"},
     "bad": {"bad_message"},
 }
-
-
-class BrokenPromiseError(Exception):
-    """An invariant does not hold."""
+_PASSED_OVER = re.compile(r"offsets? (?P<first>\d+)( to (?P<last>\d+))? cannot be read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,7 @@ class Auditor:
         self._note = note
         self._lives: dict[Process | None, _Life] = {}
         self._checked: dict[TopicPartition, int] = {}
+        self._passed_over: set[tuple[int, int]] = set()
         self._heard: set[tuple[str, int]] = set()
 
     def found(self, problem: str) -> None:
@@ -96,6 +95,8 @@ class Auditor:
             record = log.records.get(each)
             if record is not None and (missing := self._not_durable(record)):
                 self.found(f"{member} commits {tp.partition}/{offset}, but {missing} of {each} is not durable")
+            if each in log.corrupt and (tp.partition, each) not in self._passed_over:
+                self.found(f"{member} commits {tp.partition}/{offset}, but nobody knows that {each} was not read")
         self._checked[tp] = max(self._checked.get(tp, 0), offset)
 
     def _not_durable(self, record: Record) -> list[str]:
@@ -111,7 +112,7 @@ class Auditor:
         job = self.jobs.get(row.id)
         where = f"{row.kafka_partition}/{row.kafka_offset}"
         if job is None:
-            self.found(f"row {row.id} of {where} belongs to no job")
+            self._on_passed_over(row, where)
             return
         end = "transcription" if isinstance(row, TranscriptionRow) else row.error_class
         if end not in ENDS[job.fate]:
@@ -120,6 +121,20 @@ class Auditor:
             self.found(f"{where} says {row.text!r}")
         if isinstance(row, FailureRow) and not self._has_letter(row.id):
             self.found(f"{where} failed without a letter")
+
+    def _on_passed_over(self, row: Row, where: str) -> None:
+        """Only a range of offsets that could not be read has a row without a job; nothing readable is in it."""
+        said = _PASSED_OVER.match(row.reason) if isinstance(row, FailureRow) else None
+        if said is None:
+            self.found(f"row {row.id} of {where} belongs to no job")
+            return
+        log = self.kafka.logs[TopicPartition(row.topic, row.kafka_partition)]
+        offsets = range(int(said["first"]), int(said["last"] or said["first"]) + 1)
+        self._passed_over.update((row.kafka_partition, offset) for offset in offsets)
+        if readable := [offset for offset in offsets if offset in log.records]:
+            self.found(f"{where}: {said[0]}, but {readable} can")
+        if not self._has_letter(row.id):
+            self.found(f"{where} was passed over without a letter")
 
     def _has_letter(self, row_id: UUID) -> bool:
         wanted = ("v2td-id", str(row_id).encode())
@@ -227,7 +242,8 @@ class Auditor:
             if row_id not in self.postgres.rows and row_id not in self.deleted
         ]
         for tp, log in self.kafka.logs.items():
-            last, committed = max(log.records, default=-1), self.kafka.committed.get(tp)
+            missing += [f"{tp.partition}/{each} (corrupt)" for each in log.corrupt if (tp.partition, each) not in self._passed_over]
+            last, committed = max({*log.records, *log.corrupt}, default=-1), self.kafka.committed.get(tp)
             if last >= 0 and (committed is None or committed.offset <= last):
                 missing.append(f"{tp.partition} is committed to {committed and committed.offset}, and ends at {last}")
         return missing

@@ -105,6 +105,7 @@ async def live(
                 auditor.watch_look_ups(journals.look_back),
                 max_in_flight=settings.pipeline.max_in_flight,
                 blocked=lambda: not writer.healthy.is_set() or pipeline.circuit_open(),
+                skipped=pipeline.note_unreadable,
                 before_revoke=auditor.watch_saving(journals.save),
             )
         )

@@ -54,6 +54,7 @@ class Log:
         self.start = max(self.start, start)
         for offset in [each for each in self.records if each < self.start]:
             del self.records[offset]
+        self.corrupt = {each for each in self.corrupt if each >= self.start}
 
     def fetch(self, offset: int) -> tuple[list[Record], int, bool, int, int]:
         """Return records, the offset behind them, whether a corrupt one is there, and where the log begins and ends."""
@@ -120,6 +121,13 @@ class Kafka:
         self.logs[TopicPartition(record.topic, record.partition)].append(record)
         self._grown.set_result(None)
         self._grown = self._loop.create_future()
+
+    def spoil(self, tp: TopicPartition, count: int) -> None:
+        """Append offsets that nobody can read."""
+        log = self.logs[tp]
+        log.corrupt.update(range(log.end, log.end + count))
+        log.end += count
+        self._note("kafka", "corrupt", f"{tp.partition}/{log.end - count}", count)
 
     def growth(self) -> asyncio.Future[None]:
         """Done when something is appended to any log."""

@@ -68,6 +68,7 @@ class World:
         )
         self.postgres = self.auditor.postgres = Postgres(self.network, self.auditor.on_row, self.note)
         self.static = random.random() < 0.4
+        self.corrupt = random.choice((0.0, 0.0, 0.05, 0.2))  # a share of the records comes behind such offsets
         self.longest = random.choice((1.0, 4.0, 15.0))
         self.slots = random.randint(1, 4)
         self.daemons: dict[str, Daemon] = {}
@@ -145,6 +146,8 @@ class World:
         pace = self.random.choice((0.0, 0.8 * FAULTY_SECONDS / count))
         for number in range(count):
             tp = self.random.choice(sorted(self.kafka.logs))
+            if self.random.random() < self.corrupt:
+                self.kafka.spoil(tp, self.random.randint(1, 3))
             offset = self.kafka.logs[tp].end + (self.random.randint(1, 3) if self.random.random() < 0.1 else 0)
             value, fates = self.message(number)
             record = Record(TOPIC, tp.partition, offset, int((EPOCH + self.loop.now) * 1000), None, value)
