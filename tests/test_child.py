@@ -172,12 +172,21 @@ async def test_a_child_that_is_stopped_while_it_starts_is_ended() -> None:
     await until(lambda: not children())
 
 
-async def test_a_child_without_memory_is_ended() -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "bytes(2**60)",
+        "import errno; raise OSError(errno.ENOMEM, 'Cannot allocate memory')",
+        "raise RuntimeError('[ONNXRuntimeError] : 1 : FAIL : std::bad_alloc')",
+        "raise RuntimeError('CUDA failed with error out of memory')",
+    ],
+)
+async def test_a_child_without_memory_is_ended(statement: str) -> None:
     """What it could not get once it may miss again: a fresh process has all of it."""
     async with Child("child", gc.collect) as child:
         pid = child.pid
         with pytest.raises(ChildDied, match="memory"):
-            await child.call(bytes, 2**60, deadline_seconds=5)
+            await child.call(*raise_in_child(statement), deadline_seconds=5)
         assert not child.alive
         await child.restart()
         assert await child.call(os.getpid, deadline_seconds=5) == child.pid != pid

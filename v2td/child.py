@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -20,15 +21,23 @@ from typing import Any, Literal, Self, TypeVar
 
 import psutil
 
-from v2td.errors import ServiceError
+from v2td.errors import JobError, ServiceError
 
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
 REVIVALS = 3
 WATCH_SECONDS = 1.0
 STOPPED_LOOKS = 3  # a machine that wakes up may let us run before the child
+NO_MEMORY = ("bad_alloc", "out of memory", "Cannot allocate memory")
 
 DeathReason = Literal["died", "deadline", "stopped", "memory"]
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether a call failed for want of memory, a GPU's included, in whatever words: C++ libraries have their own."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return not isinstance(error, JobError) and any(word in str(error) for word in NO_MEMORY)
 
 
 class ChildDied(Exception):  # noqa: N818 (an event of the child, not a fault of the caller)
@@ -162,7 +171,9 @@ class Child:
             raise ChildDied("deadline") from None
         except BrokenProcessPool as error:
             raise ChildDied("died") from error
-        except MemoryError as error:
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
             self.kill()
             raise ChildDied("memory") from error
 

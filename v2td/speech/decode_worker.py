@@ -16,6 +16,7 @@ from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
 from v2td import failpoints
+from v2td.child import lacks_memory
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE, Span
 from v2td.speech.demux import Pcm, PcmReader
@@ -94,9 +95,11 @@ class _OpenRecording:
     def _read(self) -> Pcm:
         try:
             return self._reader.read(int(self._request.piece_seconds * SAMPLE_RATE))
-        except (JobError, MemoryError):
+        except JobError:
             raise
         except Exception as error:  # FFmpeg knows more ways to fail than its documentation
+            if lacks_memory(error):
+                raise
             raise JobError(ErrorClass.DECODER_CRASH, f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:

@@ -121,6 +121,8 @@ class PcmReader:
                 packet = next(packets)
             except StopIteration:
                 return
+            except MemoryError:  # one of FFmpeg's errors, too
+                raise
             except (av.error.FFmpegError, IndexError):  # IndexError: PyAV, of a stream that turns up on the way
                 self.damage.bad_packets += 1  # the demuxer is lost: nothing comes after this
                 return
@@ -130,6 +132,8 @@ class PcmReader:
                         yield frame
                     else:  # a damaged header may say 47 channels
                         self.damage.bad_packets += 1
+            except MemoryError:
+                raise
             except av.error.FFmpegError:
                 self.damage.bad_packets += 1
 
@@ -185,6 +189,8 @@ def _open(path: Path) -> av.container.InputContainer:
                     ErrorClass.FORMAT_FORBIDDEN, "a playlist is not read, for it opens other files"
                 ) from None
         raise JobError(ErrorClass.NOT_AUDIO, "no known audio format") from error
+    except MemoryError:
+        raise
     except av.error.FFmpegError as error:
         raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
 
