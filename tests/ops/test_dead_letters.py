@@ -17,7 +17,7 @@ from tests.conftest import MakeTopic
 from tests.services.state import Services
 from v2td.config import DatabaseSettings, KafkaSettings, Settings
 from v2td.errors import ErrorClass, ServiceError
-from v2td.intake import DeadLetters, cluster_id
+from v2td.intake import DeadLetters, admin_client, cluster_id
 from v2td.jobs import Coordinates, Failure, SourceRecord
 from v2td.ops.dead_letters import Replayed, Result, letter_id, open_replayer, without_ours
 from v2td.store import Database, Writer, find_replay, ledger, open_database, upgrade
@@ -262,6 +262,21 @@ async def test_a_record_that_its_topic_refuses_is_not_asked_for(
     finally:
         await admin.delete_topics([name])
         await admin.close()
+
+
+async def test_a_broker_that_does_not_take_it(settings: Settings, store: Database, fail: Fail) -> None:
+    failure = await fail(SourceRecord(None, VALUE, ()))
+    kafka = settings.kafka.model_copy(update={"request_timeout_seconds": 2})
+    async with open_replayer(settings.model_copy(update={"kafka": kafka}), again=False, dry_run=False) as replayer:
+        async with admin_client(kafka) as admin:
+            await admin.delete_topics([kafka.topics[0]])
+        with pytest.raises(ServiceError, match=r"send replays: .*run it once more with --again"):
+            await anext(replayer.replay([row_id(failure)]))
+    assert await state(store, failure) == "requested"
+    async with admin_client(kafka) as admin:
+        await admin.create_topics([NewTopic(kafka.topics[0], 1, 1)])
+    (done,) = (await replay(settings, row_id(failure), again=True)).values()
+    assert done.result is Result.SENT
 
 
 async def test_no_broker(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from v2td.config import Settings
-from v2td.errors import ServiceError
+from v2td.errors import ServiceError, first_of
 from v2td.intake import admin_client, client_options
 from v2td.jobs import Headers, SourceRecord
 from v2td.messages.headers import REPLAY_OF
@@ -145,14 +145,19 @@ class Replayer:
             return [Replayed(each.failure.id, Result.SENT, f"would go to {each.failure.topic}") for each in records]
         asked = await ledger.request(self._database, [each.failure.id for each in records], again=self._again)
         left = [each.failure.id for each in records if each.failure.id not in asked]
+        sending = (self._send_one(self._producer, each) for each in records if each.failure.id in asked)
         try:
-            sent = await asyncio.gather(
-                *(self._send_one(self._producer, each) for each in records if each.failure.id in asked)
-            )
-        except KafkaError as error:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(each) for each in sending]
+        except ExceptionGroup as errors:
+            if not isinstance(error := first_of(errors), KafkaError):
+                raise
             cure = "some are asked for and not sent: run it once more with --again"
             raise ServiceError("send replays", f"{type(error).__name__}: {error}", cure) from None
-        return [*sent, *(Replayed(row_id, Result.LEFT, "changed meanwhile") for row_id in left)]
+        return [
+            *(task.result() for task in tasks),
+            *(Replayed(row_id, Result.LEFT, "changed meanwhile") for row_id in left),
+        ]
 
     async def _send_one(self, producer: AIOKafkaProducer, failed: ledger.FailedRecord) -> Replayed:
         failure, record = failed.failure, failed.record
