@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from tests.chaos.producer import Producer, Sent
 from tests.chaos.verdict import Durable, Key, Outcome, Verdict, judge, key_of
 
-TICK_SECONDS = 0.2
+TICK_SECONDS = 0.3
 PATIENCE_SECONDS = 40.0  # for the verdict, until Kafka and Postgres answer
 ANSWER_SECONDS = 5.0
 LETTERS_MS = 200
@@ -63,6 +63,7 @@ class Auditor:
         self._waiting: dict[Key, Sent] = {}  # acknowledged, and not yet below the committed offset
         self._excused: set[Key] = set()
         self._may_look = asyncio.Lock()
+        self._closing = asyncio.Event()
         self._cluster: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -70,8 +71,8 @@ class Auditor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        self._closing.set()  # not cancelled: aiokafka would leave connections behind
+        await self._task
 
     @property
     def excused(self) -> int:
@@ -141,10 +142,11 @@ class Auditor:
             self.audits += 1
 
     async def _look_on(self) -> None:
-        while True:
+        while not self._closing.is_set():
             with suppress(OSError, TimeoutError, KafkaError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await self.audit()  # what does not answer now is the fault at work
-            await asyncio.sleep(TICK_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), TICK_SECONDS)
 
     async def _undone(self, keys: list[Key]) -> set[Key]:
         if not keys:
@@ -153,11 +155,12 @@ class Auditor:
         return {(row["topic"], row["part"], row["off"], row["ms"]) for row in rows}
 
     async def _durable(self) -> Durable:
-        """Failures before letters: a letter is sent before its row is written."""
+        """Offsets before outcomes, failures before letters: in the order in which the daemon makes them, backwards."""
+        committed = {(tp.topic, tp.partition): offset for tp, offset in (await self.committed()).items()}
         outcomes = [Outcome(*row) for row in await self._fetch(_OUTCOMES)]
         replays = await self._fetch("SELECT topic, kafka_partition, kafka_offset FROM replays")
         letters = await self._letters() if any(each.text is None for each in outcomes) else frozenset()
-        return Durable(outcomes, letters, {tuple(row) for row in replays})
+        return Durable(outcomes, letters, {tuple(row) for row in replays}, committed)
 
     async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
         async with asyncio.timeout(6 * ANSWER_SECONDS):

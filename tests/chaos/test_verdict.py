@@ -32,11 +32,12 @@ def verdict(
     letters: frozenset[str] = LETTERS,
     replays: frozenset[tuple[str, int, int]] = frozenset(),
     *,
+    committed: int = 100,
     sent: Sequence[Sent] = SENT,
     unsure: frozenset[str] = frozenset(),
     excused: Sequence[Sent] = (),
 ) -> Verdict:
-    durable = Durable(outcomes, letters, replays)
+    durable = Durable(outcomes, letters, replays, {("jobs", partition): committed for partition in (0, 1)})
     return judge(sent, durable, unsure=unsure, excused={key_of(record) for record in excused})
 
 
@@ -49,6 +50,13 @@ def test_each_lost_record_counts(missing: set[int]) -> None:
     found = verdict([each for number, each in enumerate(OUTCOMES) if number not in missing])
     assert (found.lost, found.duplicates) == (len(missing), 0)
     assert "no outcome" in found.problems[0]
+
+
+def test_what_nobody_read_yet_is_not_lost() -> None:
+    found = verdict(OUTCOMES[:8], committed=4)  # of each of two partitions
+    assert found.lost == 0
+    assert found.problems == ["2 × no outcome yet, and not committed: jobs/0/4, jobs/1/4"]
+    assert verdict(OUTCOMES[:7], committed=4).lost == 1
 
 
 @given(st.sets(st.integers(0, 9), min_size=1))

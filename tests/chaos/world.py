@@ -141,7 +141,7 @@ class World:
         verdict = await self.auditor.verdict()
         behind = await self.uncommitted() if all_committed else {}
         found += verdict.problems
-        found += [f"{tp.topic}/{tp.partition}: {lag} done records are not committed" for tp, lag in behind.items()]
+        found += [f"{tp.topic}/{tp.partition}: {lag} records are not committed" for tp, lag in behind.items()]
         return Result(
             cycles=cycles,
             recoveries=list(recoveries or []),

@@ -12,7 +12,7 @@ from tests.chaos.fault import Fault, Result, Size, within
 from tests.chaos.world import World
 
 SEED = 6
-PER_SECOND = 100
+PER_SECOND = 50
 SLOTS = 8  # windows in flight at once
 LONG_PATH = "/echo/60"  # as an echo daemon hears them one by one, more than DRAIN_SECONDS
 WINDOW_SECONDS = 0.05
@@ -20,7 +20,7 @@ DRAIN_SECONDS = 1.0
 DEADLINE_SECONDS = DRAIN_SECONDS + 5 + 5  # the drain, a flush and a commit
 SECOND_SIGNAL_SECONDS = 2.0
 RECOVER_SECONDS = 10.0
-ALL_DONE_SECONDS = 60.0
+ALL_DONE_SECONDS = 120.0
 
 
 async def sigterm(world: World, size: Size) -> Result:
