@@ -3,6 +3,9 @@
 In: Transcript and Failure, DatabaseSettings. Out: rows, and frozen values read from them. It may block on Postgres
 and on nothing else: a write for as long as Postgres is away, everything else within the settings' timeouts.
 
+Beside the outcomes it keeps what unfinished jobs leave behind (progress), tells what a record may replay (replays),
+and lists, requests and drops failures (ledger).
+
 The daemon's order: `upgrade`, then `open_database`, then `ensure_partitions` (and daily), then `Writer.run`.
 """
 
