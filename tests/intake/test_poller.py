@@ -161,3 +161,33 @@ async def test_an_error_takes_no_records_of_other_partitions_with_it(
 
 def _all_came(desk: Desk, ledger: Ledger) -> bool:
     return len(desk.finished) >= 150 and bool(ledger.ranges)
+
+
+@pytest.mark.slow
+async def test_corrupt_batches_while_members_come_and_go_and_intake_is_full(
+    settings_for: MakeSettings, topic: MakeTopic
+) -> None:
+    """Rebalances and pauses in the middle of passing over: what is readable is done, all else written down."""
+    settings = settings_for(await topic(3))
+    for size in (3, 60, 2, 60, 4):
+        await produce_batch(settings, size)
+    for partition in (1, 2):
+        await produce(settings, [b"x"] * 300, partition=partition)
+    spoil(settings.topics[0], 1)
+    spoil(settings.topics[0], 3)
+    readable = [*range(3), 63, 64, *range(125, 129)]
+    desk, ledger = Desk(), Ledger()
+    async with running(intake_with(settings, desk, ledger, max_in_flight=4)):
+        for _ in range(3):
+            async with running(intake_with(settings, desk, ledger, max_in_flight=4)):
+                await asyncio.sleep(1)
+
+        async def done() -> bool:
+            return await committed(settings) == {0: 129, 1: 300, 2: 300}
+
+        await until(done, seconds=60)
+    assert sorted({at.offset for at in desk.finished if at.partition == 0}) == readable
+    assert len({at.offset for at in desk.finished if at.partition == 1}) == 300
+    assert len({at.offset for at in desk.finished if at.partition == 2}) == 300
+    written_down = {offset for _, first, last in ledger.ranges for offset in range(first, last + 1)}
+    assert written_down == set(range(129)) - set(readable)

@@ -139,9 +139,8 @@ class Poller:
     async def _poll_one(self, max_records: int) -> Polled:
         """Poll the partitions in turn, one at each call: an error then tells where it comes from."""
         tps = sorted(self._consumer.assignment() - self._consumer.paused())
-        if not tps:
-            await asyncio.sleep(POLL_SECONDS)
-            return Polled({})
+        if not tps:  # all are paused; who does not poll is thrown out of the group
+            return Polled(await self._consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000), max_records=max_records))
         self._turn = (self._turn + 1) % len(tps)
         tp = tps[self._turn]
         timeout_ms = max(10, int(POLL_SECONDS * 1000) // len(tps))
