@@ -7,6 +7,7 @@ anybody may write one.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from random import Random
 from typing import Literal
@@ -14,7 +15,7 @@ from uuid import UUID
 
 from v2td import metrics, store
 from v2td.config import Settings
-from v2td.errors import ServiceError
+from v2td.errors import ErrorClass, ServiceError
 from v2td.jobs import Coordinates, Failure, Job, Replay, SourceRecord
 from v2td.logs import get_logger
 from v2td.messages import jobs_of
@@ -24,6 +25,7 @@ from v2td.retry import Backoff
 log = get_logger(__name__)
 
 BACKOFF = Backoff(initial=0.5, maximum=5)
+ROW_SECONDS = 60.0  # a retry is sent before its row is written, which takes as long as Postgres is away
 
 
 class Replays:
@@ -41,29 +43,37 @@ class Replays:
         row_id = _row_id(record)
         if row_id is None:
             return self._jobs(record, at)
-        found = await self._find(row_id, record, at)
+        retry = at.topic == self._retry_topic and header(record.headers, NOT_BEFORE) is not None
+        found = await self._find(row_id, record, at, ROW_SECONDS if retry else 0.0)
         if found == "done":
             log.info("replayed already", replay_of=str(row_id))
             metrics.JOBS_KNOWN.inc()
             return ()
         if found is None:
-            if at.topic == self._retry_topic and header(record.headers, NOT_BEFORE) is not None:
+            if retry:
                 log.info("nothing waits for this retry", replay_of=str(row_id))  # sent twice, or dropped meanwhile
                 return ()
             log.warning("header ignored: that failure waits for no replay of this record", header=REPLAY_OF)
             return self._jobs(record, at)
         return tuple(self._replayed(found, at, record))
 
-    async def _find(self, row_id: UUID, record: SourceRecord, at: Coordinates) -> Coordinates | Literal["done"] | None:
-        """Ask until Postgres answers: a guess would do a job twice, or not at all."""
+    async def _find(
+        self, row_id: UUID, record: SourceRecord, at: Coordinates, patience_seconds: float
+    ) -> Coordinates | Literal["done"] | None:
+        """Ask until Postgres answers, since a guess would do a job twice or not at all; then a while for a row."""
         failures = 0
+        first_answer: float | None = None
         while True:
             try:
-                return await store.find_replay(self._database, row_id, record, at)
+                found = await store.find_replay(self._database, row_id, record, at)
             except ServiceError as error:
                 failures += 1
                 log.warning("replay not looked up yet", error=str(error), failures=failures)
-                await asyncio.sleep(BACKOFF.pause(failures, self._random))
+            else:
+                first_answer = first_answer or time.monotonic()
+                if found is not None or time.monotonic() >= first_answer + patience_seconds:
+                    return found
+            await asyncio.sleep(BACKOFF.pause(failures + 1, self._random))
 
     def _replayed(self, failed: Coordinates, at: Coordinates, record: SourceRecord) -> list[Job | Failure]:
         own = SourceRecord(record.key, record.value, without(record.headers, REPLAY_HEADERS))
@@ -72,7 +82,9 @@ class Replays:
         first = replace(failed, record_index=0)
         metrics.JOBS_REPLAYED.inc()
         # A notification names many recordings; the others have their outcomes.
-        return [replace(each, replay=replay) for each in self._jobs(own, first) if each.coordinates == failed]
+        asked = [replace(each, replay=replay) for each in self._jobs(own, first) if each.coordinates == failed]
+        reason = "read once more, the record does not name this recording"  # by another version, or another setting
+        return asked or [Failure(failed, ErrorClass.BAD_MESSAGE, reason, 1, own, replay=replay)]
 
     def _jobs(self, record: SourceRecord, at: Coordinates) -> tuple[Job | Failure, ...]:
         return jobs_of(record, at, settings=self._settings, model=self._model)
