@@ -18,8 +18,10 @@ from tests.simulation.postgres import Postgres, Row
 from tests.simulation.rooms import text_of
 from v2td.intake.offsets import OffsetTracker, Ticket
 from v2td.jobs import Coordinates, SourceRecord
-from v2td.store.rows import FailureRow, TranscriptionRow
+from v2td.messages.headers import REPLAY_OF
+from v2td.store.rows import REQUESTED, FailureRow, TranscriptionRow
 
+RETRY = "retry"
 # What may become of a job of each fate.
 ENDS = {
     "ok": {"transcription"},
@@ -51,7 +53,7 @@ class _Life:
     under_way: dict[Coordinates, asyncio.Task[Any]] = field(default_factory=dict)
     tickets: dict[Ticket, int | None] = field(default_factory=dict)  # with their assignments
     behind: dict[TopicPartition, int] = field(default_factory=dict)  # the offset behind the newest received
-    unfinished: set[tuple[int, int]] = field(default_factory=set)  # received in this assignment
+    unfinished: set[tuple[str, int, int]] = field(default_factory=set)  # received in this assignment
     commit_failures: int = 0  # before the revocation
     drained: bool = True  # everything under way, in the revocation
 
@@ -93,8 +95,10 @@ class Auditor:
             self.found(f"{member} commits {offset} of {tp}, which ends at {log.end}")
         for each in range(max(self._checked.get(tp, 0), log.start), offset):
             record = log.records.get(each)
-            if record is not None and (missing := self._not_durable(record)):
-                self.found(f"{member} commits {tp.partition}/{offset}, but {missing} of {each} is not durable")
+            if record is not None and record.headers:
+                self._on_retry_passed(member, record, offset)
+            elif record is not None and (missing := self._not_durable(record)):
+                self.found(f"{member} commits {tp.topic}/{tp.partition}/{offset}, but {missing} of {each} is not durable")
             if each in log.corrupt and (tp.partition, each) not in self._passed_over:
                 self.found(f"{member} commits {tp.partition}/{offset}, but nobody knows that {each} was not read")
         self._checked[tp] = max(self._checked.get(tp, 0), offset)
@@ -119,8 +123,23 @@ class Auditor:
             self.found(f"{where} is {job.fate}, and ends as {end}: {getattr(row, 'reason', '')}")
         if isinstance(row, TranscriptionRow) and row.text != text_of(job.seconds):
             self.found(f"{where} says {row.text!r}")
-        if isinstance(row, FailureRow) and not self._has_letter(row.id):
+        if isinstance(row, FailureRow) and row.replay_state == REQUESTED:
+            if not self._retries(row.id, 0):
+                self.found(f"{where} waits for a record that was never sent")
+        elif isinstance(row, FailureRow) and not self._has_letter(row.id):
             self.found(f"{where} failed without a letter")
+
+    def _retries(self, row_id: UUID, first: int) -> list[Record]:
+        """The records that would do a failed job again, from an offset on."""
+        wanted = (REPLAY_OF, str(row_id).encode())
+        logs = [log for tp, log in self.kafka.logs.items() if tp.topic == RETRY]
+        return [each for log in logs for each in log.records.values() if each.offset >= first and wanted in each.headers]
+
+    def _on_retry_passed(self, member: str, record: Record, offset: int) -> None:
+        """A retry is done, or somebody else's; the last one of a job that waits is not passed over."""
+        row_id = UUID(dict(record.headers)[REPLAY_OF].decode())
+        if self.postgres.requested(row_id) is not None and not self._retries(row_id, offset):
+            self.found(f"{member} commits {RETRY}/{offset}, but {row_id} still waits for {record.offset}")
 
     def _on_passed_over(self, row: Row, where: str) -> None:
         """Only a range of offsets that could not be read has a row without a job; nothing readable is in it."""
@@ -174,7 +193,7 @@ class Auditor:
             if ticket is not None:
                 life.tickets[ticket] = life.assignment
                 life.behind[TopicPartition(*partition)] = offset + 1
-                life.unfinished.add((partition.partition, offset))
+                life.unfinished.add((*partition, offset))
             return ticket
 
         return watched
@@ -216,7 +235,7 @@ class Auditor:
             life.under_way[at] = task
             try:
                 await handle(at, record, durable)
-                life.unfinished.discard((at.partition, at.offset))
+                life.unfinished.discard((at.topic, at.partition, at.offset))
             finally:
                 if life.under_way.get(at) is task:
                     del life.under_way[at]
@@ -241,6 +260,7 @@ class Auditor:
             for row_id, each in self.jobs.items()
             if row_id not in self.postgres.rows and row_id not in self.deleted
         ]
+        missing += [f"{row_id} waits for its retry" for row_id in self.jobs if self.postgres.requested(row_id) is not None]
         for tp, log in self.kafka.logs.items():
             missing += [f"{tp.partition}/{each} (corrupt)" for each in log.corrupt if (tp.partition, each) not in self._passed_over]
             last, committed = max({*log.records, *log.corrupt}, default=-1), self.kafka.committed.get(tp)

@@ -37,7 +37,7 @@ class SimulatedProducer:
             raise MessageSizeTooLargeError
         for tries in range(3):
             try:
-                await self._connection.ask(self._kafka.letters.append, {"topic": topic, **message})
+                await self._connection.ask(self._kafka.produce, topic, message)
             except KafkaError as error:
                 if tries == 2 or not error.retriable:
                     raise

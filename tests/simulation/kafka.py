@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 from aiokafka.structs import OffsetAndMetadata
 
-from tests.simulation.loop import SERVER
+from tests.simulation.loop import EPOCH, SERVER
 
 FETCH_RECORDS = 20  # of a partition at a time
 INITIAL_DELAY = 0.5  # of a group's first rebalance; Kafka's default is 3 s
@@ -129,6 +129,16 @@ class Kafka:
         log.end += count
         self._note("kafka", "corrupt", f"{tp.partition}/{log.end - count}", count)
 
+    def produce(self, topic: str, message: dict[str, Any]) -> None:
+        """What a producer sends: a record where there is a log for it, else a dead letter."""
+        tp = TopicPartition(topic, 0)
+        if tp not in self.logs:
+            self.letters.append(message)
+            return
+        now = int((EPOCH + self._loop.time()) * 1000)
+        headers = tuple(message["headers"])
+        self.append(Record(topic, 0, self.logs[tp].end, now, message["key"], message["value"], headers))
+
     def growth(self) -> asyncio.Future[None]:
         """Done when something is appended to any log."""
         return self._grown
@@ -177,7 +187,7 @@ class Kafka:
         for tp, offset in offsets.items():
             self._on_commit(name, tp, offset.offset)
             self.committed[tp] = offset
-            self._note("kafka", "committed", name, f"{tp.partition}/{offset.offset}")
+            self._note("kafka", "committed", name, f"{tp.topic}/{tp.partition}/{offset.offset}")
 
     def back(self) -> None:
         """The brokers are back: the group is loaded again, and each member has a whole session timeout."""

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
@@ -18,9 +18,10 @@ import asyncpg
 from tests.simulation.loop import PROCESS, SERVER
 from tests.simulation.network import Network
 from v2td.errors import ServiceError
-from v2td.store import Unfinished, WindowRow
+from v2td.jobs import Coordinates, Replay, SourceRecord
+from v2td.store import Unfinished, WindowRow, batch, replays
 from v2td.store.batch import Written
-from v2td.store.rows import FailureRow, Rows, TranscriptionRow
+from v2td.store.rows import REQUESTED, FailureRow, ReplayRow, Rows, TranscriptionRow
 
 STATEMENT_SECONDS = 8.0  # of a statement, and of a client that says nothing inside a transaction
 UNWRITABLE = "unwritable"  # a transcription with this in its URL cannot be stored
@@ -56,10 +57,14 @@ class _Transaction:
                 await waiter
             self._check()
 
-    def commit(self, rows: Sequence[Row]) -> Written:
-        """Make the rows durable, those of jobs that have an outcome excepted."""
+    def commit(self, outcomes: Sequence[Rows]) -> Written:
+        """Make the outcomes durable, those of jobs that have one excepted."""
         self._check()
-        new = [row for row in rows if row.id not in self._server.rows]
+        replays = [each.replay for each in outcomes if each.replay is not None]
+        for replay in replays:
+            self._server.replay(replay)
+        kept = batch._one_of_each_job(outcomes) if replays else outcomes
+        new = [row for row in map(_row, kept) if row.id not in self._server.rows]
         for row in new:
             self._server.take(row)
         self.end()
@@ -92,6 +97,7 @@ class Postgres:
 
     def __init__(self, network: Network, on_row: Callable[[Row], None], note: Callable[..., None]) -> None:
         self.rows: dict[UUID, Row] = {}
+        self.replays: dict[UUID, ReplayRow] = {}
         self.windows: dict[UUID, dict[tuple[int, str], dict[str, Any]]] = {}
         self.locks: dict[tuple[str, int], deque[tuple[_Transaction, asyncio.Future[None]]]] = {}
         self.down = False
@@ -105,8 +111,23 @@ class Postgres:
     def take(self, row: Row) -> None:
         self._on_row(row)
         self.rows[row.id] = row
-        self.windows.pop(row.id, None)
+        if getattr(row, "replay_state", None) != REQUESTED:
+            self.windows.pop(row.id, None)
         self._note("postgres", "row", f"{row.kafka_partition}/{row.kafka_offset}", type(row).__name__)
+
+    def replay(self, replay: ReplayRow) -> None:
+        """A failure that is done again makes room for what came of it, once for each record that asked."""
+        if replay.record_id in self.replays:
+            return
+        self.replays[replay.record_id] = replay
+        if self.requested(replay.replay_of) is not None:
+            del self.rows[replay.replay_of]
+            self._note("postgres", "replayed", str(replay.replay_of)[-12:])
+
+    def requested(self, row_id: UUID) -> FailureRow | None:
+        """Return the failure when it waits for a replay."""
+        row = self.rows.get(row_id)
+        return row if isinstance(row, FailureRow) and row.replay_state == REQUESTED else None
 
     @asynccontextmanager
     async def raw(self) -> AsyncIterator[Postgres]:
@@ -116,8 +137,7 @@ class Postgres:
 
     async def insert(self, rows: Sequence[Rows]) -> Written:
         """As batch.insert."""
-        ours: list[Row] = [row for each in rows for row in (each.transcription, each.failure) if row is not None]
-        assert len({row.id for row in ours}) == len(ours), "a batch holds a job twice"
+        ours = [_row(each) for each in rows]
         transaction = _Transaction(self)
         try:
             async with asyncio.timeout(STATEMENT_SECONDS + 1):
@@ -128,9 +148,9 @@ class Postgres:
         except BaseException:
             transaction.end()
             raise
-        return await self._commit(transaction, ours)
+        return await self._commit(transaction, rows)
 
-    async def _commit(self, transaction: _Transaction, rows: list[Row]) -> Written:
+    async def _commit(self, transaction: _Transaction, rows: Sequence[Rows]) -> Written:
         """From here on it may become durable, whatever happens to us."""
         answer: asyncio.Future[Written] = self.loop.create_future()
         lost = self._network.lost()
@@ -163,13 +183,33 @@ class Postgres:
             for row in self.rows.values():
                 if (row.topic, row.kafka_partition) == (topic, partition) and row.kafka_offset >= first_offset:
                     found.setdefault(row.kafka_offset, set()).add(row.id)
+            for replay in self.replays.values():
+                if (replay.topic, replay.kafka_partition) == (topic, partition) and replay.kafka_offset >= first_offset:
+                    found.setdefault(replay.kafka_offset, set()).add(replay.record_id)
         return {offset: frozenset(ids) for offset, ids in found.items()}
+
+    async def find_replay(
+        self, row_id: UUID, record: SourceRecord, at: Coordinates
+    ) -> Coordinates | Literal["done"] | None:
+        """As store.find_replay."""
+        async with self._asked():
+            if at.row_id() in self.replays:
+                return "done"
+            row = self.requested(row_id)
+            if row is None:
+                asked = {(each.replay_of, each.record_sha256) for each in self.replays.values()}
+                return "done" if (row_id, Replay.digest(record)) in asked else None
+            if not replays.is_of(record, row.record_key, row.payload):
+                return None
+            columns = ("cluster_id", "topic", "kafka_partition", "kafka_offset", "record_index")
+            return replays.original(row_id, **{each: getattr(row, each) for each in columns})
 
     async def save_windows(self, rows: Sequence[WindowRow]) -> None:
         """As store.save_windows."""
         async with self._asked():
             for row in rows:
-                if row.job.row_id() not in self.rows:
+                row_id = row.job.row_id()
+                if row_id not in self.rows or self.requested(row_id) is not None:
                     self.windows.setdefault(row.job.row_id(), {})[row.window, row.options_sha256] = row.result
 
     async def load_windows(self, job_id: UUID) -> list[tuple[int, str, dict[str, Any]]]:
@@ -203,6 +243,12 @@ class Postgres:
             raise ConnectionRefusedError
         if self._network.lost():
             raise asyncpg.SerializationError("by the schedule")
+
+
+def _row(outcome: Rows) -> Row:
+    row = outcome.transcription or outcome.failure
+    assert row is not None
+    return row
 
 
 def _answer(answer: asyncio.Future[Written], written: Written) -> None:

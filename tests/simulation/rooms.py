@@ -47,8 +47,8 @@ class Rooms:
         await asyncio.sleep(self._random.uniform(0, 0.1))
         if fate == "gone":
             raise JobError(ErrorClass.NOT_FOUND, "gone")
-        if fate == "flaky" and self._random.random() < 0.5:
-            raise TransientJobError(ErrorClass.HTTP_ERROR, "503", retry_after=1.0)
+        if fate == "flaky" and self._random.random() < 0.7:
+            raise TransientJobError(ErrorClass.HTTP_ERROR, "503", retry_after=0.2)
         if self._random.random() < self._trouble / 4:
             raise NoRoomError("spool", "full")
         self.files += 1

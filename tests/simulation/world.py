@@ -30,7 +30,7 @@ FAULTY_SECONDS = 30.0  # after which nothing goes wrong any more
 QUIET_SECONDS = 150.0  # in which all must end
 WORK_SECONDS = 15.0  # of transcribing, all jobs one after the other on the slots of one daemon
 EXIT_SECONDS = 20.0  # from SIGTERM, when nothing goes wrong
-FATES = ("ok", "ok", "ok", "ok", "ok", "flaky", "gone", "crash", "unwritable", "bad")
+FATES = ("ok", "ok", "ok", "ok", "ok", "flaky", "flaky", "gone", "crash", "unwritable", "bad")
 FAULTS = ("kill", "kill", "term", "freeze", "visit", "visit", "kafka", "postgres", "stall", "retention", "join")
 
 
@@ -58,6 +58,8 @@ class World:
         partitions = [TopicPartition(TOPIC, each) for each in range(random.randint(1, 4))]
         self.settings = _settings(random)
         kafka = self.settings.kafka
+        if kafka.retry_topic is not None:
+            partitions.append(TopicPartition(kafka.retry_topic, 0))
         self.kafka = self.auditor.kafka = Kafka(
             loop,
             partitions,
@@ -67,6 +69,7 @@ class World:
             note=self.note,
         )
         self.postgres = self.auditor.postgres = Postgres(self.network, self.auditor.on_row, self.note)
+        self.jobs = [tp for tp in partitions if tp.topic == TOPIC]
         self.static = random.random() < 0.4
         self.corrupt = random.choice((0.0, 0.0, 0.05, 0.2))  # a share of the records comes behind such offsets
         self.longest = random.choice((1.0, 4.0, 15.0))
@@ -145,7 +148,7 @@ class World:
         count = self.random.randint(3, max(4, min(40, int(2 * WORK_SECONDS * at_once / self.longest))))
         pace = self.random.choice((0.0, 0.8 * FAULTY_SECONDS / count))
         for number in range(count):
-            tp = self.random.choice(sorted(self.kafka.logs))
+            tp = self.random.choice(self.jobs)
             if self.random.random() < self.corrupt:
                 self.kafka.spoil(tp, self.random.randint(1, 3))
             offset = self.kafka.logs[tp].end + (self.random.randint(1, 3) if self.random.random() < 0.1 else 0)
@@ -214,7 +217,7 @@ class World:
                 await asyncio.sleep(length)
                 self.postgres.frozen.set()
             case "retention":
-                tp = random.choice(sorted(self.kafka.logs))
+                tp = random.choice(self.jobs)
                 log = self.kafka.logs[tp]
                 start = random.randint(log.start, log.end)
                 gone = [row_id for row_id, job in self.auditor.jobs.items() if job.at.partition == tp.partition and job.at.offset < start]
@@ -234,6 +237,9 @@ def _settings(random: Random) -> Settings:
         kafka=KafkaSettings(
             topics=(TOPIC,),
             dead_letter_topic="dead",
+            retry_topic=random.choice((None, "retry")),
+            retry_delay_seconds=5,
+            retry_rounds=2,
             session_timeout_seconds=6,
             rebalance_timeout_seconds=random.choice((8, 14)),
             request_timeout_seconds=8,
