@@ -1,6 +1,6 @@
-"""When a world is well again: records that are sent after a fault have their outcomes, in each partition.
+"""When a world is well again: records that came after a fault have their outcomes, in each partition.
 
-Both functions stop to wait after `seconds` and return what has passed by then, since `since` (time.monotonic()):
+All of them stop to wait after `seconds` and return what has passed by then, since `since` (time.monotonic()):
 `within` makes a problem of it.
 """
 
@@ -19,6 +19,20 @@ _OUTCOMES = """
 SELECT job_id FROM transcriptions WHERE job_id = ANY($1)
 UNION SELECT job_id FROM failures WHERE job_id = ANY($1) AND replay_state IS DISTINCT FROM 'requested'
 """
+_NEWEST = """
+SELECT kafka_partition AS part, max(kafka_offset) AS newest FROM (
+    SELECT topic, kafka_partition, kafka_offset FROM transcriptions
+    UNION ALL SELECT topic, kafka_partition, kafka_offset FROM failures
+) AS outcomes WHERE topic = $1 GROUP BY kafka_partition
+"""
+
+
+def ends(world: World) -> dict[int, int]:
+    """Return the highest acknowledged offset of each partition."""
+    highest: dict[int, int] = {}
+    for record in world.producer.acknowledged:
+        highest[record.partition] = max(record.offset, highest.get(record.partition, -1))
+    return highest
 
 
 async def until_every_partition_moves(
@@ -31,6 +45,18 @@ async def until_every_partition_moves(
         async with asyncio.timeout(since + seconds - time.monotonic()):
             sent = await asyncio.gather(*(_sent(world, partition, keys) for partition in partitions))
             await until_finished(world, sent, seconds, since=since)
+    return time.monotonic() - since
+
+
+async def until_behind(world: World, ends: dict[int, int], seconds: float, *, since: float | None = None) -> float:
+    """Wait for the outcome of a record behind the end of each partition: one that no daemon had fetched by then."""
+    since = time.monotonic() if since is None else since
+    while time.monotonic() < since + seconds:
+        with suppress(*TROUBLE):
+            done = {row["part"]: row["newest"] for row in await world.rows(_NEWEST, world.topic)}
+            if all(done.get(partition, -1) > end for partition, end in ends.items()):
+                break
+        await asyncio.sleep(LOOK_SECONDS)
     return time.monotonic() - since
 
 

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from tests.chaos.daemons import Daemon
 from tests.chaos.fault import Fault, Result, Size, within
 from tests.chaos.joiner import joining
-from tests.chaos.recovery import until_every_partition_moves
+from tests.chaos.recovery import ends, until_behind, until_every_partition_moves
 from tests.chaos.world import World
 
 SESSION_SECONDS = 3.0  # the worlds' kafka.session_timeout_seconds
@@ -26,7 +26,7 @@ DONE_SECONDS = 90.0
 
 async def storm(world: World, size: Size) -> Result:
     """Plain consumers join and leave all the time while three daemons work, one of which is restarted now and then."""
-    seconds = size.pick(45.0, 600.0)
+    seconds = size.pick(45.0, 600.0)  # two restarts at least
     joined = restarts = 0
     problems: list[str] = []
 
@@ -37,7 +37,6 @@ async def storm(world: World, size: Size) -> Result:
                 async with joining(world) as assigned:
                     await asyncio.wait([assigned], timeout=STORM_EVERY_SECONDS)
                     joined += 1
-            await asyncio.sleep(STORM_EVERY_SECONDS)
 
     async def restart(daemons: list[Daemon]) -> None:
         nonlocal restarts
@@ -47,7 +46,7 @@ async def storm(world: World, size: Size) -> Result:
             daemons[turn % 3] = await world.daemons.start()
             restarts += 1
 
-    daemons = [await world.daemons.start() for _ in range(3)]
+    daemons = await _three_daemons(world)
     before = await world.done()
     async with world.producer.stream(STORM_PER_SECOND, path="/echo/3"):
         tasks = [asyncio.create_task(come_and_go()), asyncio.create_task(restart(daemons))]
@@ -61,6 +60,7 @@ async def storm(world: World, size: Size) -> Result:
         problems.append(f"no progress in {seconds:g} s of rebalances")
     recovered = await until_every_partition_moves(world, DONE_SECONDS)
     await world.until_all_done(DONE_SECONDS)
+    problems += await _stop(world, daemons)
     figures = {"joined": float(joined), "restarts": float(restarts), "done_in_the_storm": float(meanwhile)}
     result = await world.result(joined, [recovered], problems, figures)
     if result.redone_ratio >= MOST_REDONE:
@@ -72,18 +72,32 @@ async def one_of_three(world: World, size: Size) -> Result:
     """One of three daemons is killed: its partitions' jobs go on elsewhere, and it comes back."""
     recoveries: list[float] = []
     cycles = size.pick(1, 10)
-    daemons = [await world.daemons.start() for _ in range(3)]
+    daemons = await _three_daemons(world)
     async with world.producer.stream(40, path="/echo/3"):
         await until_every_partition_moves(world, DONE_SECONDS)
         for cycle in range(cycles):
-            since = time.monotonic()
+            before, since = ends(world), time.monotonic()
             await world.daemons.kill(daemons[cycle % 3])
-            recoveries.append(await until_every_partition_moves(world, 3 * ONE_OF_THREE_DEADLINE, since=since))
+            recoveries.append(await until_behind(world, before, 3 * ONE_OF_THREE_DEADLINE, since=since))
             daemons[cycle % 3] = await world.daemons.start()
             await until_every_partition_moves(world, DONE_SECONDS)
     await world.until_all_done(DONE_SECONDS)
     problems = within(recoveries, ONE_OF_THREE_DEADLINE, "one of three daemons is dead")
+    problems += await _stop(world, daemons)
     return await world.result(cycles, recoveries, problems)
+
+
+async def _three_daemons(world: World) -> list[Daemon]:
+    daemons = [await world.daemons.start(wait=False) for _ in range(3)]
+    for daemon in daemons:
+        assert await daemon.ready(), daemon.tail()
+    return daemons
+
+
+async def _stop(world: World, daemons: list[Daemon]) -> list[str]:
+    """Stop them at once, which costs one rebalance instead of three; returns the problems."""
+    stopped = await asyncio.gather(*(world.daemons.stop(each) for each in daemons), return_exceptions=True)
+    return [str(each) for each in stopped if isinstance(each, BaseException)]
 
 
 async def backlog(world: World, size: Size) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -16,9 +16,10 @@ from tests.chaos.proxy import Network, Proxy
 from tests.chaos.recovery import until_every_partition_moves
 from tests.chaos.world import World
 
-BAD = (Network.RESET, Network.BLACK_HOLE, Network.TRICKLE, Network.LATENCY, Network.HALF_OPEN)
+ALL = (Network.RESET, Network.BLACK_HOLE, Network.TRICKLE, Network.LATENCY, Network.HALF_OPEN)
+ROUNDS = 4  # of all of them, in the long form
 BAD_SECONDS = 4.0  # longer than a session of the consumer group, and than the timeouts below
-PER_SECOND = 40
+PER_SECOND = 20
 DONE_SECONDS = 60.0
 
 KAFKA_SETTINGS = {"kafka__request_timeout_seconds": 4}
@@ -41,8 +42,9 @@ async def kafka(world: World, size: Size) -> Result:
         one = await stack.enter_async_context(cluster(brokers=1))
         services = replace(world.services, kafka_bootstrap=one.bootstrap)
         own = await stack.enter_async_context(world.elsewhere(services))
+        networks = size.pick((Network.RESET, Network.BLACK_HOLE, Network.HALF_OPEN), ALL * ROUNDS)
         settings = KAFKA_SETTINGS | {"kafka__bootstrap_servers": one.proxied}
-        return await _each_network(own, one.brokers[0].proxy, size.pick(1, 4), KAFKA_DEADLINE, settings)
+        return await _each_network(own, one.brokers[0].proxy, networks, KAFKA_DEADLINE, settings)
 
 
 async def postgres(world: World, size: Size) -> Result:
@@ -50,8 +52,9 @@ async def postgres(world: World, size: Size) -> Result:
     parts = urlsplit(world.database)
     async with Proxy((str(parts.hostname), int(parts.port or 5432))) as proxy:
         netloc = f"{parts.netloc.rpartition(':')[0]}:{proxy.port}"
+        networks = size.pick((Network.BLACK_HOLE, Network.TRICKLE, Network.HALF_OPEN), ALL * ROUNDS)
         settings = POSTGRES_SETTINGS | {"database__dsn": urlunsplit(parts._replace(netloc=netloc))}
-        return await _each_network(world, proxy, size.pick(1, 4), POSTGRES_DEADLINE, settings)
+        return await _each_network(world, proxy, networks, POSTGRES_DEADLINE, settings)
 
 
 async def downloads(world: World, size: Size) -> Result:
@@ -64,8 +67,9 @@ async def downloads(world: World, size: Size) -> Result:
             seconds = await until_every_partition_moves(world, BAD_SECONDS)
             return within([seconds], BAD_SECONDS, f"downloads of others, {network.name}")
 
+        networks = size.pick((Network.RESET, Network.LATENCY, Network.TRICKLE), ALL * ROUNDS)
         result = await _each_network(
-            world, proxy, size.pick(1, 4), DOWNLOAD_DEADLINE, DOWNLOAD_SETTINGS, meanwhile=others_go_on, audio_url=url
+            world, proxy, networks, DOWNLOAD_DEADLINE, DOWNLOAD_SETTINGS, meanwhile=others_go_on, audio_url=url
         )
         failed = await world.rows("SELECT DISTINCT reason FROM failures")
         result.problems += [f"a download failed for good: {row['reason']}" for row in failed]
@@ -75,7 +79,7 @@ async def downloads(world: World, size: Size) -> Result:
 async def _each_network(
     world: World,
     proxy: Proxy,
-    rounds: int,
+    networks: Sequence[Network],
     deadline: float,
     settings: dict[str, Any],
     *,
@@ -94,7 +98,7 @@ async def _each_network(
             await until_every_partition_moves(world, DONE_SECONDS, **keys)
             if not proxy.connections:
                 problems.append("nobody connects through the proxy: nothing was tried")
-            for network in BAD * rounds:
+            for network in networks:
                 proxy.set(network)
                 since = time.monotonic()
                 if network is not Network.HALF_OPEN:
@@ -109,11 +113,11 @@ async def _each_network(
                 name = f"{network.name.lower()}_recovery_seconds"
                 figures[name] = max(figures.get(name, 0.0), seconds)
         await world.until_all_done(DONE_SECONDS)
-    return await world.result(len(BAD) * rounds, recoveries, problems, figures)
+    return await world.result(len(networks), recoveries, problems, figures)
 
 
 FAULTS = (
-    Fault("network-kafka", kafka, "reset, black hole, 1 byte/s, latency, half-open in front of Kafka", (60, 240)),
-    Fault("network-postgres", postgres, "the same in front of Postgres", (45, 180)),
-    Fault("network-downloads", downloads, "the same in front of the recordings' server", (45, 180)),
+    Fault("network-kafka", kafka, "reset, black hole, 1 byte/s, latency, half-open in front of Kafka", (35, 240)),
+    Fault("network-postgres", postgres, "the same in front of Postgres", (30, 180)),
+    Fault("network-downloads", downloads, "the same in front of the recordings' server", (30, 180)),
 )
