@@ -190,7 +190,7 @@ class Intake:
         """Hand a poll's records to the tracker and to work, all at once.
 
         aiokafka delivers nothing from the start of a revocation until the new assignment is known to itself, but
-        then at once, while `_on_assigned` still awaits: such records would be unknown to the tracker, and lost. What
+        then at once, while `on_assigned` still awaits: such records would be unknown to the tracker, and lost. What
         belongs to an assignment that is over, or was read before its end moved a partition, is delivered again.
         """
         moved: frozenset[TopicPartition] = frozenset()
@@ -201,7 +201,7 @@ class Intake:
                 return
             moved = self._member.sought
         # No await from here on until the tracker has them all, or a batch is lost.
-        if polled.unreadable is not None:
+        if polled.unreadable is not None and polled.unreadable.partition not in moved:
             self._pass_over(group, polled.unreadable)
         for tp, records in polled.batches.items():
             if tp in moved:

@@ -75,6 +75,7 @@ class Membership:
         self.revocations += 1
         self.settled.clear()
         self._revoked_at = time.monotonic()
+        self._poller.forget()  # what it would still find out would be taken for the next assignment's
         try:
             await self._give_up_partitions()
         except Exception as error:  # noqa: BLE001 (the poll loop raises it)
@@ -98,7 +99,6 @@ class Membership:
         await self._committer.commit()
         await failpoints.reach("revoke.committed")
         self._tracker.revoke()
-        self._poller.forget()
 
     async def on_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Take the partitions that are ours now."""
