@@ -69,6 +69,7 @@ class Daemon:
             "not_ready_because": self.not_ready(),
             "model": self.settings.engine.model,
             "in_flight": self.intake.in_flight,
+            "tasks": len(asyncio.all_tasks()),
             "database_healthy": self.rooms.writer.healthy.is_set(),
             "partitions": self.intake.status(),
             **self.rooms.engine.status(),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 LOOK_SECONDS = 0.01
+PAGE_BYTES = 4096
 BUSY_SECONDS = 20.0
 
 
@@ -18,17 +20,19 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @contextmanager
-    def full(self) -> Iterator[None]:
-        """Have no byte left inside the block."""
+    @asynccontextmanager
+    async def full(self) -> AsyncIterator[None]:
+        """Have no byte left inside the block, whatever others give back meanwhile."""
         ballast = self.folder / "ballast"
-        with ballast.open("wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        try:
-            yield
-        finally:
-            ballast.unlink()
+        with ballast.open("wb", buffering=0) as file:
+            _fill(file)
+            filling = asyncio.create_task(_keep_full(file))
+            try:
+                yield
+            finally:
+                filling.cancel()
+                await asyncio.wait([filling])
+                ballast.unlink()
 
     @asynccontextmanager
     async def read_only(self) -> AsyncIterator[None]:
@@ -58,6 +62,18 @@ async def small_disk(folder: Path, kilobytes: int) -> AsyncIterator[Disk]:
         yield Disk(folder)
     finally:
         await _run("umount", "--lazy", str(folder))
+
+
+def _fill(file: BinaryIO) -> None:
+    with suppress(OSError):
+        while True:
+            file.write(bytes(PAGE_BYTES))
+
+
+async def _keep_full(file: BinaryIO) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        _fill(file)
 
 
 async def _run(*command: str) -> int:

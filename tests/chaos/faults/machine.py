@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,8 +31,6 @@ PROGRESS_SECONDS = 5.0
 DONE_SECONDS = 60.0
 HOUR = 3600.0
 REAL: dict[str, Any] = {"engine__slots": 1, "engine__threads": 1, "speech__decoders": 1}
-
-_Trouble = Callable[[], AbstractAsyncContextManager[None]]
 
 
 async def clock_jumps(world: World, size: Size) -> Result:
@@ -111,14 +107,14 @@ async def _in_trouble(world: World, size: Size, disk: Disk, load: tuple[float, s
     problems: list[str] = []
     async with world.producer.stream(*load):
         await world.until_progress(0, DONE_SECONDS)
-        for trouble in (_full(disk), disk.read_only) * size.pick(1, 10):
+        for trouble in (disk.full, disk.read_only) * size.pick(1, 10):
             waiting = len(daemon.events("waiting for room"))
             async with trouble():
                 await asyncio.sleep(TROUBLE_SECONDS)
                 done = await world.done()
             recoveries.append(await world.until_progress(done, DONE_SECONDS))
             if len(daemon.events("waiting for room")) == waiting:
-                problems.append("no job had to wait")
+                problems.append(f"no job had to wait: {trouble.__name__}")
     await world.until_all_done(DONE_SECONDS)
     await world.producer.send(1, load[1])  # with it goes what could not be deleted
     await world.until_all_done(DONE_SECONDS)
@@ -130,15 +126,6 @@ async def _in_trouble(world: World, size: Size, disk: Disk, load: tuple[float, s
         problems.append(f"the daemon ended:\n{daemon.tail()}")
     problems += within(recoveries, ROOM_SECONDS, "room again")
     return await world.result(len(recoveries), recoveries, problems)
-
-
-def _full(disk: Disk) -> _Trouble:
-    @asynccontextmanager
-    async def full() -> AsyncIterator[None]:
-        with disk.full():
-            yield
-
-    return full
 
 
 async def model_replaced(world: World, size: Size) -> Result:
