@@ -231,7 +231,8 @@ class Intake:
         """Have a range of offsets that cannot be read made durable; its first and last hold the commit back."""
         partition, first, last = unreadable.partition, unreadable.first, unreadable.last
         tickets = [self._tracker.receive(partition, offset) for offset in sorted({first, last})]
-        at = Coordinates(self._cluster_id, *partition, first, NO_TIMESTAMP)
+        # The index makes a longer range, found at the next attempt, another row.
+        at = Coordinates(self._cluster_id, *partition, first, NO_TIMESTAMP, last - first)
         metrics.RECORDS_UNREADABLE.labels(partition.topic).inc(last - first + 1)
         where = {"topic": at.topic, "partition": at.partition, "first_offset": first, "last_offset": last}
         log.error("offsets passed over that cannot be read", **where, reason=unreadable.reason)
