@@ -26,6 +26,7 @@ from tests.services.state import Services
 from v2td import bundled
 
 RESULTS = Path(__file__).parent / "results"
+WIDTH = 110
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
         if not report.passed(ran, whole=False):
             print(f"logs of what failed: {_keep(Path(folder), ran)}", file=sys.stderr)
     seconds = time.monotonic() - began
-    report.show(ran, Console(highlight=False, soft_wrap=True), whole=whole)
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, WIDTH)  # a pipe has no width, and the table is to be read all the same
+    report.show(ran, console, whole=whole)
     path = report.write(RESULTS if whole else RESULTS / "only", report.as_json(ran, size, seconds, whole=whole))
     print(f"{seconds:.0f} s; {path}", file=sys.stderr)
     return 0 if report.passed(ran, whole=whole) else 1

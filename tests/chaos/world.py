@@ -37,7 +37,7 @@ from tests.services.state import Services
 from v2td import store
 from v2td.bundled.recordings import AUDIO
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 TROUBLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _DONE = """
