@@ -118,7 +118,6 @@ class Membership:
         self.durable = Durable({each: past.durable for each, past in known.partitions.items()})
         self._committer.topic_ids = known.topic_ids
         epoch = self._tracker.assign(partitions)
-        self._poller.forget()
         sought = set()
         for partition, past in known.partitions.items():
             if past.begin is not None:
@@ -128,6 +127,7 @@ class Membership:
             elif past.committed is not None:
                 self._tracker.committed({partition: past.committed})
         self.sought = frozenset(sought)
+        self._poller.forget(sought)  # not the others: what it met since they are ours holds
         metrics.KAFKA_REBALANCES.inc()
         log.info("partitions assigned", partitions=len(partitions), epoch=epoch)
         # Records of partitions that went elsewhere are done there; those that came back are delivered again and

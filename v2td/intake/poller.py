@@ -100,7 +100,7 @@ class Poller:
         self._careful_until = 0.0  # time.monotonic()
         self._turn = 0
 
-    def forget(self, partitions: Collection[Partition] | None = None) -> None:
+    def forget(self, partitions: Collection[Partition | TopicPartition] | None = None) -> None:
         """Partitions, or all of them, were moved or are about to go: where they stood means nothing any more."""
         for tp in [*self._stuck, *self._astray] if partitions is None else partitions:
             self._stuck.pop(TopicPartition(*tp), None)
