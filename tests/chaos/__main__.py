@@ -20,7 +20,7 @@ from rich.console import Console
 
 from tests.chaos import report
 from tests.chaos.fault import Fault, Size
-from tests.chaos.programme import Ran, all_faults, run_all
+from tests.chaos.programme import LANES, Ran, all_faults, run_all
 from tests.services import state
 from tests.services.state import Services
 from v2td import bundled
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     bundled.model_folder()  # built before any daemon waits for it
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="v2td-chaos-", ignore_cleanup_errors=True) as folder:
-        ran = uvloop.run(_run(picked, size, running.services, Path(folder)))
+        ran = uvloop.run(_run(picked, size, running.services, Path(folder), chosen.lanes))
         if not report.passed(ran, whole=False):
             print(f"logs of what failed: {_keep(Path(folder), ran)}", file=sys.stderr)
     seconds = time.monotonic() - began
@@ -66,6 +66,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     sizes.add_argument("--long", dest="long", action="store_true", help="for docs/reliability.md: hours")
     parser.add_argument("--cycles", type=int, metavar="N", help="cycles of kill -9, instead of 60 or 1000")
     parser.add_argument("--only", nargs="+", choices=names, metavar="FAULT", help="only these; see --list")
+    parser.add_argument("--lanes", type=int, default=LANES, help=f"faults at once (default {LANES})")
     parser.add_argument("--list", action="store_true", help="list the faults")
     return parser
 
@@ -76,7 +77,7 @@ def _list(faults: Sequence[Fault]) -> None:
         print(f"{fault.name:32} {short:5.0f} s {long:7.0f} s  {fault.summary}")
 
 
-async def _run(faults: Sequence[Fault], size: Size, services: Services, folder: Path) -> list[Ran]:
+async def _run(faults: Sequence[Fault], size: Size, services: Services, folder: Path, lanes: int) -> list[Ran]:
     began = time.monotonic()
 
     def say(line: str) -> None:
@@ -85,7 +86,7 @@ async def _run(faults: Sequence[Fault], size: Size, services: Services, folder: 
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await run_all(faults, size, services, folder, say)
+    return await run_all(faults, size, services, folder, say, lanes=lanes)
 
 
 def _keep(folder: Path, ran: Sequence[Ran]) -> Path:

@@ -55,7 +55,7 @@ class Result:
 class Fault:
     """One kind of trouble. `run` brings it about in a world of its own, again and again, and says what came of it.
 
-    `seconds` are how long it takes about, in the short and in the long form: faults are laid on the two lanes by it,
+    `seconds` are how long it takes about, in the short and in the long form: faults are laid on the lanes by it,
     and one that takes three times as long (and a minute) is ended as a problem. `alone`: nothing else may run
     meanwhile, since it measures time. What `run` raises is a problem too, and the other faults go on.
     """

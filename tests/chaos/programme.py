@@ -1,4 +1,4 @@
-"""Which faults there are, and how they are laid on two lanes: most of their time they wait for something."""
+"""Which faults there are, and how they are laid on lanes: most of their time they wait for something."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.chaos.fault import Fault, Result, Size
 from tests.chaos.world import open_world
 from tests.services.state import Services
 
-LANES = 2
+LANES = 3  # on two cores
 CLOSE_SECONDS = 60.0  # for a fault that was ended, to put back what it had put out of order
 
 Say = Callable[[str], None]
@@ -41,8 +41,10 @@ def all_faults() -> list[Fault]:
     return found
 
 
-async def run_all(chosen: Sequence[Fault], size: Size, services: Services, folder: Path, say: Say) -> list[Ran]:
-    """Run the faults, the longest first, on two lanes; then one by one those that are to be alone."""
+async def run_all(
+    chosen: Sequence[Fault], size: Size, services: Services, folder: Path, say: Say, *, lanes: int = LANES
+) -> list[Ran]:
+    """Run the faults, the longest first, on so many lanes; then one by one those that are to be alone."""
     together = sorted((each for each in chosen if not each.alone), key=lambda fault: -size.pick(*fault.seconds))
     waiting = deque(together)
     ran: list[Ran] = []
@@ -52,7 +54,7 @@ async def run_all(chosen: Sequence[Fault], size: Size, services: Services, folde
             ran.append(await run_one(waiting.popleft(), size, services, folder, say))
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(LANES):
+        for _ in range(lanes):
             group.create_task(lane())
     ran += [await run_one(fault, size, services, folder, say) for fault in chosen if fault.alone]
     return sorted(ran, key=lambda each: chosen.index(each.fault))
