@@ -10,7 +10,7 @@ from typing import Literal
 
 from tests.chaos.daemons import Daemon
 from tests.chaos.fault import Fault, Result, Size
-from tests.chaos.faults.kill import IN_CHILDREN
+from tests.chaos.faults.kill import IN_CHILDREN, visit_that_counts
 from tests.chaos.joiner import joining
 from tests.chaos.world import World
 from v2td import failpoints
@@ -58,7 +58,7 @@ async def _at(world: World, place: str, action: Action) -> str | None:
     before = world.daemons.went_off
     daemon = await world.daemons.start(
         member="chaos",
-        failpoints=f"{place}={action}",
+        failpoints=f"{place}={action}@{visit_that_counts(place)}",
         wait=False,
         pipeline__drain_seconds=DRAIN_SECONDS,
         pipeline__stop_seconds=STOP_SECONDS,
