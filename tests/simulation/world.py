@@ -216,7 +216,7 @@ class World:
                 self.postgres.frozen.clear()
                 await asyncio.sleep(length)
                 self.postgres.frozen.set()
-            case "retention":
+            case "retention" if self.settings.kafka.retry_topic is None:  # a retry waits long for a job that is gone
                 tp = random.choice(self.jobs)
                 log = self.kafka.logs[tp]
                 start = random.randint(log.start, log.end)
