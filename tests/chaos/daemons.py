@@ -146,7 +146,7 @@ class Daemons:
         `settings` are keys of the configuration with __ for the dot, None leaves one out. DaemonError when it ended
         although no failpoint is armed.
         """
-        mark = f"{self._folder.name}-{len(self.all)}"
+        mark = f"{self._folder}-{len(self.all)}"  # the whole path: other runs have faults of this name, too
         log = self._folder / f"daemon-{len(self.all)}.log"
         config = self._config(len(self.all), settings | ({"kafka__group_instance_id": member} if member else {}))
         variables = {
