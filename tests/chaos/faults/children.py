@@ -64,55 +64,12 @@ async def struck(world: World, size: Size, *, strike: _Strike, cycles: tuple[int
     return await _all_transcribed(world, recoveries, problems)
 
 
-async def out_of_memory(world: World, size: Size) -> Result:
-    """Slots and decoders get no memory in the middle of their work, again and again (MemoryError)."""
-    places = "slot.batch=oom@8,decoder.piece=oom@12"
-    daemon = await world.daemons.start("real", failpoints=places, **FEW)
-    return await _replaced_again_and_again(world, daemon, size.pick(30, 1500))
-
-
 async def leaking(world: World, size: Size) -> Result:
     """Slots grow beyond engine.max_rss_bytes: they are replaced between two batches."""
+    jobs = size.pick(24, 1500)
     daemon = await world.daemons.start(
         "real", failpoints="slot.batch=leak@3", engine__max_rss_bytes=MAX_RSS_BYTES, **FEW
     )
-    result = await _replaced_again_and_again(world, daemon, size.pick(30, 1500))
-    grown = [each for each in daemon.events("slot restarted") if each["reason"] != "memory"]
-    result.problems += [f"a slot was replaced for another reason: {each['reason']}" for each in grown]
-    return result
-
-
-async def poison(world: World, size: Size) -> Result:
-    """A recording kills a process in two lives of the daemon: then it is a failure `poison`, and nobody dies of it."""
-    problems: list[str] = []
-    recoveries: list[float] = []
-    kinds = ("slot.batch", "decoder.piece")
-    for number in range(size.pick(2, 10)):
-        place = kinds[number % 2]
-        world.say(f"{place} kills")
-        await world.producer.send(1, RECORDING)
-        daemon = await world.daemons.start("real", failpoints=f"{place}=kill", **ONE_EACH)
-        problems += await _until(world, "SELECT count(*) FROM child_deaths", 1, "the first death is not durable")
-        await world.daemons.kill(daemon)
-        daemon = await world.daemons.start("real", failpoints=f"{place}=kill", **ONE_EACH)
-        failed = "SELECT count(*) FROM failures WHERE error_class = 'poison'"
-        problems += await _until(world, failed, number + 1, "not in quarantine")
-        await world.daemons.kill(daemon)
-    began = time.monotonic()
-    done = await world.done()
-    async with world.daemons.running("real", **ONE_EACH) as daemon:
-        await world.producer.send(20, RECORDING)
-        recoveries.append(await world.until_progress(done, PATIENCE_SECONDS, since=began))
-        await world.until_all_done(DONE_SECONDS)
-        if restarted := daemon.events("slot restarted") + daemon.events("decoder restarted"):
-            problems.append(f"{len(restarted)} processes died once it was in quarantine")
-    problems += await _until(world, "SELECT count(*) FROM child_deaths", 0, "deaths of finished jobs are kept")
-    problems += await _until(world, "SELECT count(*) FROM failures", size.pick(2, 10), "others failed, too")
-    return await world.result(size.pick(2, 10), recoveries, problems)
-
-
-async def _replaced_again_and_again(world: World, daemon: Daemon, jobs: int) -> Result:
-    """Have jobs done by a daemon whose processes give up by themselves."""
     limit = REPLACED_SECONDS + _load_seconds(daemon)
     problems: list[str] = []
     async with _absences(daemon) as absences:
@@ -124,9 +81,41 @@ async def _replaced_again_and_again(world: World, daemon: Daemon, jobs: int) -> 
         problems.append("no slot was replaced")
     problems += [f"a slot {each['reason']}" for each in restarts if each["reason"] != "memory"]
     problems += within(absences, limit, "a slot")
-    result = await _all_transcribed(world, absences, problems)
-    result.cycles = len(restarts) + len(daemon.events("decoder restarted"))
-    return result
+    return await _all_transcribed(world, absences, problems)
+
+
+async def poison(world: World, size: Size) -> Result:
+    """A recording kills a process in two lives of the daemon: then it is a failure `poison`, and nobody dies of it."""
+    count = size.pick(1, 10)
+    problems: list[str] = []
+    for number in range(count):
+        await world.producer.send(1, RECORDING)
+        async with _dying(world, "slot.batch=kill"):
+            problems += await _until(world, "SELECT count(*) FROM child_deaths", 1, "the first death is not durable")
+        async with _dying(world, "decoder.piece=kill"):
+            problems += await _until(world, _POISONED, number + 1, "not in quarantine")
+    done = await world.done()
+    async with world.daemons.running("real", **ONE_EACH) as daemon:
+        began = time.monotonic()
+        await world.producer.send(5, RECORDING)
+        recovered = await world.until_progress(done, PATIENCE_SECONDS, since=began)
+        await world.until_all_done(DONE_SECONDS)
+        if restarted := daemon.events("slot restarted") + daemon.events("decoder restarted"):
+            problems.append(f"{len(restarted)} processes died once it was in quarantine")
+    problems += await _until(world, "SELECT count(*) FROM child_deaths", 0, "deaths of finished jobs are kept")
+    problems += await _until(world, "SELECT count(*) FROM failures", count, "others failed, too")
+    return await world.result(count, [recovered], problems)
+
+
+_POISONED = "SELECT count(*) FROM failures WHERE error_class = 'poison'"
+
+
+@asynccontextmanager
+async def _dying(world: World, failpoint: str) -> AsyncIterator[None]:
+    """Run a daemon in which something dies, and kill it in the end."""
+    daemon = await world.daemons.start("real", failpoints=failpoint, **ONE_EACH)
+    yield
+    await world.daemons.kill(daemon)
 
 
 async def _all_transcribed(world: World, recoveries: list[float], problems: list[str]) -> Result:
@@ -240,10 +229,14 @@ def _starve(pid: int) -> None:
 
 
 FAULTS = (
-    Fault("child-killed", partial(struck, strike=_kill, cycles=(4, 200)), "A slot or decoder is killed", (18, 700)),
-    Fault("child-stopped", partial(struck, strike=_stop, cycles=(2, 20)), "A slot or decoder is stopped", (20, 200)),
-    Fault("child-starved", partial(struck, strike=_starve, cycles=(2, 20)), "malloc fails in a child", (15, 200)),
-    Fault("child-out-of-memory", out_of_memory, "A child raises MemoryError", (15, 200)),
-    Fault("child-leaking", leaking, "A slot leaks, and is recycled", (15, 200)),
-    Fault("poison", poison, "A recording kills processes in two lives of the daemon", (25, 120)),
+    Fault("child-killed", partial(struck, strike=_kill, cycles=(4, 200)), "a slot or decoder is killed", (16, 700)),
+    Fault("child-stopped", partial(struck, strike=_stop, cycles=(2, 20)), "a slot or decoder is stopped", (18, 250)),
+    Fault(
+        "child-out-of-memory",
+        partial(struck, strike=_starve, cycles=(2, 20)),
+        "a slot or decoder gets no memory any more",
+        (14, 250),
+    ),
+    Fault("child-leaking", leaking, "a slot leaks, and is recycled", (14, 500)),
+    Fault("poison", poison, "a recording kills processes in two lives of the daemon", (18, 180)),
 )
