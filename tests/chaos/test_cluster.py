@@ -13,6 +13,8 @@ from tests.chaos.cluster import Cluster, cluster
 from tests.chaos.proxy import Network
 from tests.services import kafka
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def three() -> AsyncIterator[Cluster]:

@@ -47,7 +47,7 @@ async def restarted(world: World, size: Size, *, how: Shutdown) -> Result:
 
 
 async def frozen(world: World, size: Size) -> Result:
-    """Postgres answers nobody; every other time for so long that all timeouts pass."""
+    """Postgres answers nobody, for so long that all timeouts pass."""
 
     async def run(own: World, server: PostgresServer) -> Result:
         @asynccontextmanager
@@ -55,8 +55,7 @@ async def frozen(world: World, size: Size) -> Result:
             with server.frozen():
                 yield
 
-        cycles = size.pick(1, 10)
-        return await _again_and_again(own, away, cycles, FROZEN_SECONDS, FROZEN_DEADLINE, **FROZEN_TIMEOUTS)
+        return await _again_and_again(own, away, size.pick(1, 10), FROZEN_SECONDS, FROZEN_DEADLINE, **FROZEN_TIMEOUTS)
 
     return await _on_own_server(world, run)
 
