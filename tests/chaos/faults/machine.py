@@ -113,6 +113,8 @@ async def _in_trouble(world: World, size: Size, disk: Disk, load: tuple[float, s
             async with trouble():
                 await asyncio.sleep(TROUBLE_SECONDS)
                 done = await world.done()
+            if not daemon.running:
+                raise DaemonError(f"{trouble.__name__}: the daemon ended:\n{daemon.tail()}")
             recoveries.append(await world.until_progress(done, DONE_SECONDS))
             if len(daemon.events("waiting for room")) == waiting:
                 problems.append(f"no job had to wait: {trouble.__name__}")
@@ -123,8 +125,6 @@ async def _in_trouble(world: World, size: Size, disk: Disk, load: tuple[float, s
     failed = [row["error_class"] for row in await world.rows("SELECT error_class FROM failures")]
     if failed != [never]:
         problems.append(f"failures: {failed} instead of one {never}")
-    if not daemon.running:
-        problems.append(f"the daemon ended:\n{daemon.tail()}")
     problems += within(recoveries, ROOM_SECONDS, "room again")
     return await world.result(len(recoveries), recoveries, problems)
 
