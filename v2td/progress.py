@@ -99,6 +99,7 @@ class Journals:
         self._open: dict[UUID, Journal] = {}
         self._unfinished = store.Unfinished(frozenset(), {})
         self._looked = -FRESH_SECONDS  # time.monotonic()
+        self._looking = asyncio.Lock()
         self._noted: dict[UUID, int] = {}  # deaths that are durable, of jobs under way
         self._died = asyncio.Event()
         self._saving = asyncio.Lock()
@@ -110,9 +111,10 @@ class Journals:
 
         To be called when a partition is assigned. Raises ServiceError.
         """
-        if time.monotonic() - self._looked > FRESH_SECONDS:
-            self._unfinished = await store.unfinished(self._database)
-            self._looked = time.monotonic()
+        async with self._looking:  # all partitions of an assignment ask at once
+            if time.monotonic() - self._looked > FRESH_SECONDS:
+                self._unfinished = await store.unfinished(self._database)
+                self._looked = time.monotonic()
         return await store.durable_jobs(self._database, cluster_id, topic, partition, first_offset)
 
     @asynccontextmanager
