@@ -98,7 +98,9 @@ class Auditor:
             if record is not None and record.headers:
                 self._on_retry_passed(member, record, offset)
             elif record is not None and (missing := self._not_durable(record)):
-                self.found(f"{member} commits {tp.topic}/{tp.partition}/{offset}, but {missing} of {each} is not durable")
+                self.found(
+                    f"{member} commits {tp.topic}/{tp.partition}/{offset}, but {missing} of {each} is not durable"
+                )
             if each in log.corrupt and (tp.partition, each) not in self._passed_over:
                 self.found(f"{member} commits {tp.partition}/{offset}, but nobody knows that {each} was not read")
         self._checked[tp] = max(self._checked.get(tp, 0), offset)
@@ -133,7 +135,9 @@ class Auditor:
         """The records that would do a failed job again, from an offset on."""
         wanted = (REPLAY_OF, str(row_id).encode())
         logs = [log for tp, log in self.kafka.logs.items() if tp.topic == RETRY]
-        return [each for log in logs for each in log.records.values() if each.offset >= first and wanted in each.headers]
+        return [
+            each for log in logs for each in log.records.values() if each.offset >= first and wanted in each.headers
+        ]
 
     def _on_retry_passed(self, member: str, record: Record, offset: int) -> None:
         """A retry is done, or somebody else's; the last one of a job that waits is not passed over."""
@@ -260,9 +264,15 @@ class Auditor:
             for row_id, each in self.jobs.items()
             if row_id not in self.postgres.rows and row_id not in self.deleted
         ]
-        missing += [f"{row_id} waits for its retry" for row_id in self.jobs if self.postgres.requested(row_id) is not None]
+        missing += [
+            f"{row_id} waits for its retry" for row_id in self.jobs if self.postgres.requested(row_id) is not None
+        ]
         for tp, log in self.kafka.logs.items():
-            missing += [f"{tp.partition}/{each} (corrupt)" for each in log.corrupt if (tp.partition, each) not in self._passed_over]
+            missing += [
+                f"{tp.partition}/{each} (corrupt)"
+                for each in log.corrupt
+                if (tp.partition, each) not in self._passed_over
+            ]
             last, committed = max({*log.records, *log.corrupt}, default=-1), self.kafka.committed.get(tp)
             if last >= 0 and (committed is None or committed.offset <= last):
                 missing.append(f"{tp.partition} is committed to {committed and committed.offset}, and ends at {last}")

@@ -19,7 +19,8 @@ MUTATION_SEEDS = 400  # in which each bug must show
 def main() -> None:
     """Exit status 1 when a seed fails, or a mutation does not."""
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is part of a schedule
-        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"})  # fmt: skip
+        command = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})
     options = _parser().parse_args()
     if options.trace is not None:
         sys.exit(_trace(options.trace))

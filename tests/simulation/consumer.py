@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,9 @@ class _Assignment:
 class SimulatedConsumer:
     """See AIOKafkaConsumer."""
 
-    def __init__(self, kafka: Kafka, connect: Callable[[float], Connection], auditor: Any, options: dict[str, Any]) -> None:
+    def __init__(
+        self, kafka: Kafka, connect: Callable[[float], Connection], auditor: Any, options: dict[str, Any]
+    ) -> None:
         self._kafka = kafka
         self._connection = connect(options["request_timeout_ms"] / 1000)
         self._auditor = auditor
@@ -284,10 +286,8 @@ class SimulatedConsumer:
         self._rejoin.set()
 
     async def _leave(self) -> None:
-        try:
+        with suppress(KafkaError):
             await self._connection.ask(self._kafka.leave, self._member)
-        except KafkaError:
-            pass
         self._reset()
 
     async def _coordinate(self) -> None:
@@ -338,7 +338,7 @@ class SimulatedConsumer:
     async def _call_back(self, callback: Callable[..., Any], partitions: Collection[TopicPartition]) -> None:
         try:
             await callback(partitions)
-        except Exception as error:  # aiokafka logs it and goes on, but it is a bug
+        except Exception as error:  # noqa: BLE001 (aiokafka logs it and goes on, but it is a bug)
             self._auditor.found(f"{callback.__name__} raised {error!r}")
 
     @staticmethod
@@ -375,7 +375,7 @@ class SimulatedConsumer:
                 if state.position is None:
                     state.seek(start if committed is None else committed)
         while assignment.active:
-            growth = self._kafka.growth()
+            growth: asyncio.Future[Any] = self._kafka.growth()
             assignment.wake.clear()
             places = {
                 tp: state.position
@@ -388,14 +388,16 @@ class SimulatedConsumer:
                 await asyncio.sleep(BACKOFF_SECONDS)
                 continue
             if not self._keep(assignment, places, found):
-                woken = asyncio.create_task(assignment.wake.wait())
+                woken: asyncio.Future[Any] = asyncio.create_task(assignment.wake.wait())
                 await asyncio.wait([woken, growth], return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
 
     def _kafka_fetch(self, places: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
         return {tp: self._kafka.logs[tp].fetch(offset) for tp, offset in places.items()}
 
-    def _keep(self, assignment: _Assignment, places: dict[TopicPartition, int], found: dict[TopicPartition, Any]) -> bool:
+    def _keep(
+        self, assignment: _Assignment, places: dict[TopicPartition, int], found: dict[TopicPartition, Any]
+    ) -> bool:
         """Keep what was fetched; False when that is nothing."""
         any_new = False
         for tp, (records, following, corrupt, start, end) in found.items():

@@ -85,7 +85,13 @@ def _of_database(statement: str) -> Callable[..., Any]:
 
 
 async def live(
-    daemon: Daemon, settings: Settings, postgres: Postgres, simulated: SimulatedRooms, auditor: Auditor, random: Random
+    daemon: Daemon,
+    settings: Settings,
+    postgres: Postgres,
+    simulated: SimulatedRooms,
+    *,
+    auditor: Auditor,
+    random: Random,
 ) -> None:
     """Work until `daemon.stop`, then drain, flush, commit and leave, as v2td.daemon does."""
     database = cast("store.Database", postgres)

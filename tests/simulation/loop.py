@@ -78,19 +78,23 @@ SERVER = Context()  # of what belongs to no daemon, and survives all of them
 class _Handle(asyncio.Handle):
     __slots__ = ()
 
+    _context: Context
+
     def _run(self) -> None:
-        process = self._context.get(PROCESS)  # type: ignore[attr-defined]  # of asyncio.Handle, not in the stubs
+        process = self._context.get(PROCESS)
         if process is None or process.runs(self):
-            super()._run()  # type: ignore[misc]  # not in the stubs
+            super()._run()
 
 
 class _TimerHandle(asyncio.TimerHandle):
     __slots__ = ()
 
+    _context: Context
+
     def _run(self) -> None:
-        process = self._context.get(PROCESS)  # type: ignore[attr-defined]  # of asyncio.Handle, not in the stubs
+        process = self._context.get(PROCESS)
         if process is None or process.runs(self):
-            super()._run()  # type: ignore[misc]  # not in the stubs
+            super()._run()
 
 
 class _Task(asyncio.Task[Any]):
@@ -152,7 +156,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         timer._scheduled = True  # type: ignore[attr-defined]  # not in the stubs
         return timer
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]  # without its type variables
+    def call_later(  # type: ignore[override]  # without its type variables
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _process_events(self, _events: list[Any]) -> None:
@@ -183,7 +189,7 @@ def _close(coroutine: Any) -> None:
     for _ in range(20):
         try:
             coroutine.close()
-        except BaseException:  # noqa: BLE001, S112 (the dead may say what they like)
+        except BaseException:  # noqa: BLE001 (the dead may say what they like)
             continue
         return
 

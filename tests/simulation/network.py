@@ -60,13 +60,15 @@ class Connection:
         except TimeoutError:
             raise RequestTimedOutError from None
 
-    def _arrive(self, answer: asyncio.Future[Any], lose_answer: bool, serve: Callable[..., Any], arguments: Any) -> None:
+    def _arrive(
+        self, answer: asyncio.Future[Any], lose_answer: bool, serve: Callable[..., Any], arguments: Any
+    ) -> None:
         if self._is_down():
             _give(answer, None, KafkaConnectionError("down"))
             return
         try:
             result = serve(*arguments)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (it is the answer)
             self._reply(answer, None, error)
             return
         if lose_answer:

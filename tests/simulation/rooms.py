@@ -86,7 +86,9 @@ class Rooms:
                     hearing.on_progress()
                 if fate == "crash":
                     raise RuntimeError("a bug of ours")
-                result = WindowResult((Segment(0.0, 0.5, f"w{window.index}", -0.1, 0.1, 1.0, 0.0),), "en", (), (), (), False)
+                result = WindowResult(
+                    (Segment(0.0, 0.5, f"w{window.index}", -0.1, 0.1, 1.0, 0.0),), "en", (), (), (), False
+                )
                 self._on_heard(str(hearing.pcm), window.index)
                 hearing.on_heard(request, result)
             heard.append((window, result))

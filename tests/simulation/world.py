@@ -7,7 +7,7 @@ import gc
 import json
 import logging
 import random as global_random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -138,7 +138,7 @@ class World:
         random = Random(self.random.random())
         simulated = rooms.Rooms(random, self.slots, self.trouble, self.auditor.on_heard)
         daemon = Daemon(process, None, asyncio.Event())  # type: ignore[arg-type]  # the task comes next
-        daemon.task = process.run(live(daemon, settings, self.postgres, simulated, self.auditor, random))
+        daemon.task = process.run(live(daemon, settings, self.postgres, simulated, auditor=self.auditor, random=random))
         daemon.task.add_done_callback(lambda _: process.kill(), context=SERVER)  # nothing outlives its main task
         self.daemons[name] = daemon
         return daemon
@@ -220,7 +220,11 @@ class World:
                 tp = random.choice(self.jobs)
                 log = self.kafka.logs[tp]
                 start = random.randint(log.start, log.end)
-                gone = [row_id for row_id, job in self.auditor.jobs.items() if job.at.partition == tp.partition and job.at.offset < start]
+                gone = [
+                    row_id
+                    for row_id, job in self.auditor.jobs.items()
+                    if job.at.partition == tp.partition and job.at.offset < start
+                ]
                 self.auditor.deleted.update(gone)
                 log.truncate(start)
 
@@ -279,10 +283,12 @@ def run(seed: int, *, logs: bool = False) -> Outcome:
 def _logging_to(note: Callable[..., None] | None) -> Iterator[None]:
     """Send the logs there or nowhere; and no collector that would close what the dead left open."""
 
-    def say(_logger: object, _method: str, event: dict[str, Any]) -> str:
+    def say(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
         process = PROCESS.get()
         if note is not None:
-            note(process.name if process else "?", event.pop("event"), {key: event[key] for key in event if key != "job"})
+            note(
+                process.name if process else "?", event.pop("event"), {key: event[key] for key in event if key != "job"}
+            )
         raise structlog.DropEvent
 
     level = logging.CRITICAL if note is None else logging.INFO

@@ -150,13 +150,20 @@ async def _copy(connection: Connection, table: str, columns: Sequence[str], rows
 
 
 def _one_of_each_job(rows: Sequence[Rows]) -> list[Rows]:
-    """Keep one outcome of each job: of a replay rather than of the job's own record, whose outcome was there before."""
+    """Keep one outcome of each job: of a replay rather than of the job's own record, whose outcome was there before.
+
+    And a final one rather than one that waits for a replay, which may be the one whose outcome is here too.
+    """
     kept: dict[UUID, Rows] = {}
-    for each in sorted(rows, key=lambda row: row.replay is None):
+    for each in sorted(rows, key=lambda row: (row.replay is None, _waits(row))):
         row = each.transcription or each.failure
         if row is not None:
             kept.setdefault(row.id, each)
     return list(kept.values())
+
+
+def _waits(rows: Rows) -> bool:
+    return rows.failure is not None and rows.failure.replay_state == REQUESTED
 
 
 def _lock_keys(partitions: Iterable[tuple[str, str, int]]) -> list[int]:
