@@ -11,14 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.errors import (
     CommitFailedError,
     ConsumerStoppedError,
-    CorruptRecordException,
     IllegalGenerationError,
     IllegalStateError,
     KafkaError,
@@ -27,41 +25,11 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
+from tests.simulation.fetching import Assignment, State
 from tests.simulation.kafka import Joined, Kafka, Record
-from tests.simulation.network import Connection
+from tests.simulation.network import BACKOFF_SECONDS, Connection
 
-BACKOFF_SECONDS = 0.1
 MEMBERSHIP_ERRORS = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
-
-
-@dataclass(slots=True)
-class _Fetched:
-    """Records of one partition; each attempt to take them goes on from where the consumer is."""
-
-    first: int
-    records: list[Record]
-    next: int
-    corrupt: bool = False  # behind the records: raises when it is reached
-
-
-@dataclass(slots=True)
-class _State:
-    position: int | None = None
-    paused: bool = False
-    highwater: int | None = None
-    known: asyncio.Event = field(default_factory=asyncio.Event)  # the position is
-
-    def seek(self, offset: int) -> None:
-        self.position = offset
-        self.known.set()
-
-
-class _Assignment:
-    def __init__(self, partitions: Collection[TopicPartition]) -> None:
-        self.states = {tp: _State() for tp in sorted(partitions)}
-        self.active = True
-        self.fetched: dict[TopicPartition, _Fetched] = {}
-        self.wake = asyncio.Event()  # something may be fetched that could not before
 
 
 class SimulatedConsumer:
@@ -78,7 +46,7 @@ class SimulatedConsumer:
         self._heartbeat_seconds = options["heartbeat_interval_ms"] / 1000
         self._max_poll_seconds = options["max_poll_interval_ms"] / 1000
         self._generation, self._member = -1, ""
-        self._assignment: _Assignment | None = None
+        self._assignment: Assignment | None = None
         self._reassigning = True
         self._prepared = False
         self._rejoin = asyncio.Event()
@@ -149,14 +117,14 @@ class SimulatedConsumer:
         return state.position
 
     async def committed(self, tp: TopicPartition) -> int | None:
-        found: OffsetAndMetadata | None = await self._persist(self._kafka.committed.get, tp)
+        found: OffsetAndMetadata | None = await self._connection.persist(self._kafka.committed.get, tp)
         return None if found is None else found.offset
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._persist(lambda: {tp: self._kafka.logs[tp].start for tp in partitions})  # type: ignore[no-any-return]  # whatever is asked for
+        return await self._connection.persist(lambda: {tp: self._kafka.logs[tp].start for tp in partitions})  # type: ignore[no-any-return]  # whatever is asked for
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._persist(lambda: {tp: self._kafka.logs[tp].end for tp in partitions})  # type: ignore[no-any-return]  # whatever is asked for
+        return await self._connection.persist(lambda: {tp: self._kafka.logs[tp].end for tp in partitions})  # type: ignore[no-any-return]  # whatever is asked for
 
     async def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         if any(tp not in self.assignment() for tp in offsets):
@@ -190,7 +158,7 @@ class SimulatedConsumer:
             while True:
                 if self._reassigning:
                     await self._assigned.wait()
-                drained = self._take(partitions, most)
+                drained = self._assignment.take(partitions, most) if self._assignment else {}
                 if drained or self._now() >= end or self._closing.is_set():
                     return drained
                 self._arrived.clear()
@@ -218,7 +186,7 @@ class SimulatedConsumer:
     def _idle_seconds(self) -> float:
         return 0.0 if self._fetch_count else self._now() - self._idle_since
 
-    def _state(self, tp: TopicPartition) -> _State:
+    def _state(self, tp: TopicPartition) -> State:
         if self._assignment is None or tp not in self._assignment.states:
             raise IllegalStateError(f"no current assignment for partition {tp}")
         return self._assignment.states[tp]
@@ -226,50 +194,6 @@ class SimulatedConsumer:
     def _wake(self) -> None:
         if self._assignment is not None:
             self._assignment.wake.set()
-
-    async def _persist(self, serve: Callable[..., Any], *arguments: Any) -> Any:
-        while True:
-            try:
-                return await self._connection.ask(serve, *arguments)
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                await asyncio.sleep(BACKOFF_SECONDS)
-
-    def _take(self, wanted: Collection[TopicPartition], most: int) -> dict[TopicPartition, list[Record]]:
-        """As Fetcher.fetched_records: an error of one partition loses what was taken of those before it."""
-        assignment = self._assignment
-        drained: dict[TopicPartition, list[Record]] = {}
-        if assignment is None:
-            return drained
-        for tp in list(assignment.fetched):
-            if wanted and tp not in wanted:
-                continue
-            fetched, state = assignment.fetched[tp], assignment.states[tp]
-            if state.paused or state.position != fetched.first:
-                self._drop(assignment, tp)
-                continue
-            taken = fetched.records[:most]
-            if len(taken) == most:
-                state.position = fetched.first = taken[-1].offset + 1
-                fetched.records = fetched.records[most:]
-            elif fetched.corrupt:
-                self._drop(assignment, tp)
-                raise CorruptRecordException("Invalid CRC")
-            else:
-                state.position = fetched.next
-                self._drop(assignment, tp)
-            if taken:
-                drained[tp] = taken
-                most -= len(taken)
-                if most == 0:
-                    break
-        return drained
-
-    @staticmethod
-    def _drop(assignment: _Assignment, tp: TopicPartition) -> None:
-        del assignment.fetched[tp]
-        assignment.wake.set()
 
     async def _commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         try:
@@ -325,12 +249,12 @@ class SimulatedConsumer:
         self._rejoin.clear()
         if self._assignment is not None:
             self._assignment.active = False
-        self._assignment = assignment = _Assignment(joined.partitions)
+        self._assignment = assignment = Assignment(joined.partitions)
         self._reassigning = False
         self._auditor.on_assigned()
         self._assigned.set()
         await self._stop(self._fetching)
-        self._fetching = asyncio.create_task(self._fetch(assignment))
+        self._fetching = asyncio.create_task(assignment.fetch(self._kafka, self._connection, self._arrived))
         await self._call_back(self._listener.on_partitions_assigned, set(joined.partitions))
         self._prepared = False
         self._heart = asyncio.create_task(self._beat())
@@ -366,50 +290,3 @@ class SimulatedConsumer:
                 pause = min(pause, self._max_poll_seconds - idle)
             else:
                 await self._leave()
-
-    async def _fetch(self, assignment: _Assignment) -> None:
-        for tp, state in assignment.states.items():
-            committed = await self.committed(tp)
-            if state.position is None:
-                start = await self._persist(lambda tp=tp: self._kafka.logs[tp].start)
-                if state.position is None:
-                    state.seek(start if committed is None else committed)
-        while assignment.active:
-            growth: asyncio.Future[Any] = self._kafka.growth()
-            assignment.wake.clear()
-            places = {
-                tp: state.position
-                for tp, state in assignment.states.items()
-                if not state.paused and tp not in assignment.fetched and state.position is not None
-            }
-            try:
-                found = await self._connection.ask(self._kafka_fetch, places) if places else {}
-            except KafkaError:
-                await asyncio.sleep(BACKOFF_SECONDS)
-                continue
-            if not self._keep(assignment, places, found):
-                woken: asyncio.Future[Any] = asyncio.create_task(assignment.wake.wait())
-                await asyncio.wait([woken, growth], return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
-
-    def _kafka_fetch(self, places: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
-        return {tp: self._kafka.logs[tp].fetch(offset) for tp, offset in places.items()}
-
-    def _keep(
-        self, assignment: _Assignment, places: dict[TopicPartition, int], found: dict[TopicPartition, Any]
-    ) -> bool:
-        """Keep what was fetched; False when that is nothing."""
-        any_new = False
-        for tp, (records, following, corrupt, start, end) in found.items():
-            state = assignment.states[tp]
-            state.highwater = end
-            if state.position != places[tp]:
-                any_new = True  # it was moved meanwhile
-            elif places[tp] < start or places[tp] > end:  # out of range: aiokafka goes to the beginning by itself
-                state.seek(start)
-                any_new = True
-            elif records or corrupt or following > places[tp]:
-                assignment.fetched[tp] = _Fetched(places[tp], records, following, corrupt)
-                self._arrived.set()
-                any_new = True
-        return any_new

@@ -143,6 +143,10 @@ class Kafka:
         """Done when something is appended to any log."""
         return self._grown
 
+    def fetch(self, places: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
+        """Return what Log.fetch finds from each offset on."""
+        return {tp: self.logs[tp].fetch(offset) for tp, offset in places.items()}
+
     # --- the group
 
     @property

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
 
 from tests.simulation.loop import SERVER
+
+BACKOFF_SECONDS = 0.1  # before a client asks once more
 
 
 class Network:
@@ -59,6 +61,16 @@ class Connection:
                 return await answer
         except TimeoutError:
             raise RequestTimedOutError from None
+
+    async def persist(self, serve: Callable[..., Any], *arguments: Any) -> Any:
+        """As `ask`, until there is an answer."""
+        while True:
+            try:
+                return await self.ask(serve, *arguments)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(BACKOFF_SECONDS)
 
     def _arrive(
         self, answer: asyncio.Future[Any], lose_answer: bool, serve: Callable[..., Any], arguments: Any

@@ -23,9 +23,8 @@ from tests.simulation.kafka import Kafka, Record
 from tests.simulation.loop import EPOCH, PROCESS, SERVER, Process, StuckError, VirtualLoop, virtual_time
 from tests.simulation.network import Network
 from tests.simulation.postgres import Postgres
-from v2td.config import DatabaseSettings, KafkaSettings, PipelineSettings, Settings
+from tests.simulation.settings import TOPIC, draw_settings
 
-TOPIC = "jobs"
 FAULTY_SECONDS = 30.0  # after which nothing goes wrong any more
 QUIET_SECONDS = 150.0  # in which all must end
 WORK_SECONDS = 15.0  # of transcribing, all jobs one after the other on the slots of one daemon
@@ -56,7 +55,7 @@ class World:
         self.network = Network(loop, Random(random.random()), 0.01, random.choice((0.0, 0.0, 0.01, 0.05)))
         self.auditor = Auditor(self.note)
         partitions = [TopicPartition(TOPIC, each) for each in range(random.randint(1, 4))]
-        self.settings = _settings(random)
+        self.settings = draw_settings(random)
         kafka = self.settings.kafka
         if kafka.retry_topic is not None:
             partitions.append(TopicPartition(kafka.retry_topic, 0))
@@ -234,33 +233,6 @@ class World:
                 self.note("kill", name)
                 old.process.kill()
             self.start(name)
-
-
-def _settings(random: Random) -> Settings:
-    return Settings(
-        kafka=KafkaSettings(
-            topics=(TOPIC,),
-            dead_letter_topic="dead",
-            retry_topic=random.choice((None, "retry")),
-            retry_delay_seconds=5,
-            retry_rounds=2,
-            session_timeout_seconds=6,
-            rebalance_timeout_seconds=random.choice((8, 14)),
-            request_timeout_seconds=8,
-            commit_timeout_seconds=3,
-            commit_batch=random.choice((1, 10)),
-            max_uncommitted_records=random.choice((5, 50_000)),
-        ),
-        database=DatabaseSettings(flush_rows=random.choice((2, 1000))),
-        pipeline=PipelineSettings(
-            max_in_flight=random.choice((1, 3, 20)),
-            drain_seconds=5,
-            retry_initial_seconds=0.2,
-            retry_max_seconds=2,
-            breaker_ratio=1,
-            progress_seconds=random.choice((0, 2)),
-        ),
-    )
 
 
 def run(seed: int, *, logs: bool = False) -> Outcome:
