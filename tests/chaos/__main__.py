@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import shutil
 import signal
 import sys
 import tempfile
@@ -90,12 +91,14 @@ async def _run(faults: Sequence[Fault], size: Size, services: Services, folder: 
 
 
 def _keep(folder: Path, ran: Sequence[Ran]) -> Path:
-    """Move the folders of faults that failed to where they stay until the next run; returns where."""
-    kept = Path(tempfile.mkdtemp(prefix="v2td-chaos-failed-"))
+    """Copy the logs of faults that failed to where they stay until a run fails again; returns where."""
+    kept = RESULTS / "logs"
+    shutil.rmtree(kept, ignore_errors=True)
     for each in ran:
-        source = folder / each.fault.name
-        if not each.result.passed and source.exists():
-            source.rename(kept / each.fault.name)
+        for log in (folder / each.fault.name).rglob("*.log") if not each.result.passed else ():
+            target = kept / log.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(log, target)
     return kept
 
 
