@@ -73,6 +73,12 @@ async def until_finished(
     return time.monotonic() - since
 
 
+async def failed_for_good(world: World) -> list[str]:
+    """Return a problem for each reason of a failure: where all jobs are good, a fault of ours may not fail one."""
+    rows = await world.rows("SELECT reason, count(*) AS jobs FROM failures GROUP BY reason")
+    return [f"{row['jobs']} × failed for good: {row['reason']}" for row in rows]
+
+
 async def _sent(world: World, partition: int, keys: dict[str, Any]) -> Sent:
     """Return a record once a broker has acknowledged it; those that were not are among the unsure."""
     while True:

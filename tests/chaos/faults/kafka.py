@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tests.chaos.cluster import Broker, Cluster, cluster
 from tests.chaos.fault import Fault, Result, Size, within
-from tests.chaos.recovery import ends, until_behind, until_every_partition_moves
+from tests.chaos.recovery import ends, failed_for_good, until_behind, until_every_partition_moves
 from tests.chaos.world import World
 
 PER_SECOND = 30
@@ -45,6 +45,7 @@ async def brokers(world: World, size: Size) -> Result:
                         figure = f"{name}_recovery_seconds"
                         figures[figure] = max(figures.get(figure, 0.0), *seconds)
             await own.until_all_done(DONE_SECONDS)
+        problems += await failed_for_good(own)
         return await own.result(cycles * len(deeds), recoveries, problems, figures)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from tests.chaos.cluster import cluster
 from tests.chaos.fault import Fault, Result, Size, within
 from tests.chaos.proxy import Network, Proxy
-from tests.chaos.recovery import until_every_partition_moves
+from tests.chaos.recovery import failed_for_good, until_every_partition_moves
 from tests.chaos.world import World
 
 ALL = (Network.RESET, Network.BLACK_HOLE, Network.TRICKLE, Network.LATENCY, Network.HALF_OPEN)
@@ -68,12 +68,9 @@ async def downloads(world: World, size: Size) -> Result:
             return within([seconds], BAD_SECONDS, f"downloads of others, {network.name}")
 
         networks = size.pick((Network.RESET, Network.LATENCY, Network.TRICKLE), ALL * ROUNDS)
-        result = await _each_network(
+        return await _each_network(
             world, proxy, networks, DOWNLOAD_DEADLINE, DOWNLOAD_SETTINGS, meanwhile=others_go_on, audio_url=url
         )
-        failed = await world.rows("SELECT DISTINCT reason FROM failures")
-        result.problems += [f"a download failed for good: {row['reason']}" for row in failed]
-        return result
 
 
 async def _each_network(
@@ -113,6 +110,7 @@ async def _each_network(
                 name = f"{network.name.lower()}_recovery_seconds"
                 figures[name] = max(figures.get(name, 0.0), seconds)
         await world.until_all_done(DONE_SECONDS)
+    problems += await failed_for_good(world)
     return await world.result(len(networks), recoveries, problems, figures)
 
 

@@ -15,6 +15,7 @@ import asyncpg
 from tests.chaos import servers
 from tests.chaos.daemons import Daemon
 from tests.chaos.fault import Fault, Result, Size, within
+from tests.chaos.recovery import failed_for_good
 from tests.chaos.servers import PostgresServer, Shutdown
 from tests.chaos.world import World
 
@@ -140,7 +141,7 @@ async def _again_and_again(
                 since = time.monotonic()
                 recoveries.append(await world.until_progress(await world.done(), 3 * deadline, since=since))
         await world.until_all_done(DONE_SECONDS)
-    problems += within(recoveries, deadline, "Postgres is back")
+    problems += within(recoveries, deadline, "Postgres is back") + await failed_for_good(world)
     return await world.result(cycles, recoveries, problems)
 
 
