@@ -149,6 +149,12 @@ LOOP_LAG = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
 
+ADMIN_REJECTED = Counter(
+    "v2td_admin_rejected_total",
+    "Requests to the admin endpoint that its limits or checks refused.",
+    ["reason"],  # host | rate | token | body | slow | malformed | connections
+)
+
 
 def file_size_range(size_bytes: int) -> str:
     """Label value for TRANSCRIPTION_DURATION: 0-10MB, 10-100MB or 100MB+ (MB = 10^6 bytes)."""
