@@ -36,7 +36,7 @@ def test_an_outdated_file_is_named_and_rewritten(
 def test_config_toml_is_the_defaults() -> None:
     config = load(ROOT / "config.toml", {}, {})
     assert config.settings == Settings()
-    unset = {key for key, definition in DEFINITIONS.items() if definition.default is None}
+    unset = {key for key, definition in DEFINITIONS.items() if definition.default is None or definition.columns}
     assert {key for key, source in config.sources.items() if source.kind == "default"} == unset
 
 
@@ -45,13 +45,27 @@ def test_every_setting_is_in_config_toml() -> None:
     for line in config_toml().splitlines():
         if table := re.match(r"\[(\w+)\]", line):
             section = table[1]
-        elif setting := re.match(r"(?:# )?(\w+) = ", line):
+        elif tables := re.match(r"# \[\[([\w.]+)\]\]", line):
+            section = tables[1]
+            found.add(section)
+        elif setting := re.match(r"(?:#  ? ?)?(\w+) = ", line):
             found.add(f"{section}.{setting[1]}")
-    assert found == set(DEFINITIONS)
+    columns = {column.key for definition in DEFINITIONS.values() for column in definition.columns}
+    assert found == set(DEFINITIONS) | columns
+
+
+def test_the_tables_of_config_toml_are_toml() -> None:
+    """Uncommented, the example of a private source names every key of one."""
+    example = config_toml().partition("# [[fetch.hosts]]")[2].partition("\n[")[0]
+    uncommented = "[[fetch.hosts]]\n" + re.sub("^# ?", "", example, flags=re.MULTILINE)
+    (host,) = tomllib.loads(uncommented)["fetch"]["hosts"]
+    assert [f"fetch.hosts.{name}" for name in host] == [column.key for column in DEFINITIONS["fetch.hosts"].columns]
 
 
 def test_every_setting_is_documented() -> None:
     text = configuration_md()
+    for column in DEFINITIONS["fetch.hosts"].columns:
+        assert f"| `{column.name}` | {column.expected}" in text
     for definition in DEFINITIONS.values():
         (row,) = [line for line in text.splitlines() if f"`{definition.variable}`" in line]
         assert definition.description in row

@@ -17,7 +17,8 @@ from v2td.config.definitions import DEFINITIONS
 from v2td.config.secrets import MAX_SECRET_BYTES
 
 NO_FILE = Path("/dev/null")
-SECRETS = ["kafka.sasl_password", "s3.secret_key", "database.dsn", "database.read_dsn"]
+SECRETS = ["kafka.sasl_password", "s3.secret_key", "database.dsn", "database.read_dsn", "admin.token"]
+IN_TABLES = ["fetch.hosts.bearer_token", "fetch.hosts.headers", "fetch.hosts.client_pem"]
 
 
 def secret_key(value: str, **environ: str) -> str:
@@ -45,7 +46,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_secret_settings() -> None:
-    assert sorted(key for key, definition in DEFINITIONS.items() if definition.secret) == sorted(SECRETS)
+    everything = [each for definition in DEFINITIONS.values() for each in (definition, *definition.columns)]
+    assert sorted(each.key for each in everything if each.secret) == sorted(SECRETS + IN_TABLES)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])

@@ -4,6 +4,7 @@ In: flags, `V2TD_SECTION__KEY`, the first seed's variables, config.toml. Out: on
 value, where it came from. Blocks only on reading small files.
 """
 
+from v2td.config.admin import AdminSettings
 from v2td.config.inference import EngineSettings, QualitySettings, SpeechSettings
 from v2td.config.kafka import KafkaSettings
 from v2td.config.layers import Source
@@ -11,22 +12,21 @@ from v2td.config.loading import LoadedConfig, load
 from v2td.config.problems import InvalidConfigError
 from v2td.config.secrets import redacted, without_password
 from v2td.config.settings import (
-    AdminSettings,
     DatabaseSettings,
-    FetchSettings,
     LogSettings,
     MessageSettings,
     PipelineSettings,
-    S3Settings,
     Settings,
     TestingSettings,
 )
+from v2td.config.sources import FetchSettings, HostSettings, S3Settings
 
 __all__ = [
     "AdminSettings",
     "DatabaseSettings",
     "EngineSettings",
     "FetchSettings",
+    "HostSettings",
     "InvalidConfigError",
     "KafkaSettings",
     "LoadedConfig",

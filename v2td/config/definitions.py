@@ -32,7 +32,8 @@ SEED_VARIABLES: Mapping[str, str] = MappingProxyType(
 class Definition:
     """One setting. `kind` and `item_kind` are JSON Schema types; `expected` says in words what is accepted.
 
-    `default` is a value as TOML has it; None when it is unset.
+    `default` is a value as TOML has it; None when it is unset or, a key of `columns`, has to be set. A setting of
+    several tables has `columns`, the keys of each: no settings by themselves, and never secret as a whole.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Definition:
     default: Any
     optional: bool
     secret: bool
+    columns: tuple[Definition, ...] = ()
 
     @property
     def section(self) -> str:
@@ -52,7 +54,7 @@ class Definition:
     @property
     def name(self) -> str:
         """Its key within that table."""
-        return self.key.partition(".")[2]
+        return self.key.rpartition(".")[2]
 
     @property
     def variable(self) -> str:
@@ -70,9 +72,11 @@ def _expected(schema: Mapping[str, Any]) -> str:
         return "list, each " + _expected(schema["items"]) + ("; at least one" if schema.get("minItems") else "")
     if schema["type"] == "string":
         example = "".join(f" such as {example}" for example in schema.get("examples", ()))
-        return ("absolute path" if schema.get("format") == "path" else "text") + example
-    if schema["type"] == "boolean":
-        return "true or false"
+        length = f" of at least {schema['minLength']} characters" if schema.get("minLength", 1) > 1 else ""
+        return ("absolute path" if schema.get("format") == "path" else "text") + length + example
+    if schema["type"] in ("boolean", "object"):
+        table = "table of texts" if schema.get("additionalProperties") else "table"
+        return {"boolean": "true or false", "object": table}[schema["type"]]
     bounds = [
         f"{sign} {schema[name]:_}"
         for name, sign in (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
@@ -86,23 +90,35 @@ def _as_toml(value: Any) -> Any:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return [_as_toml(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)  # paths, networks
+    plain = value is None or isinstance(value, bool | int | float | str | dict)
+    return value if plain else str(value)  # paths, networks
 
 
-def _definition(section: str, name: str, schema: Mapping[str, Any], default: Any) -> Definition:
+def _definition(
+    section: str, name: str, schema: Mapping[str, Any], default: Any, tables: Mapping[str, Any]
+) -> Definition:
+    """Describe one setting; `tables` are the schemas of the tables that a setting may have several of."""
     variants = schema.get("anyOf", [schema])
     optional = any(variant.get("type") == "null" for variant in variants)
     value = next(variant for variant in variants if variant.get("type") != "null")
     items = value.get("items", {})
+    key = f"{section}.{name}"
+    if "$ref" in items:
+        items = tables[items["$ref"].rpartition("/")[2]]
+        value = {**value, "items": items}
     return Definition(
-        key=f"{section}.{name}",
+        key=key,
         kind=value["type"],
         item_kind=items.get("type", "string") if value["type"] == "array" else None,
         expected=_expected(value),
         description=schema["description"],
         default=_as_toml(default),
         optional=optional,
-        secret=value.get("writeOnly", False),
+        secret=value.get("additionalProperties", value).get("writeOnly", False),
+        columns=tuple(
+            _definition(key, column, each, each.get("default"), tables)
+            for column, each in items.get("properties", {}).items()
+        ),
     )
 
 
@@ -115,8 +131,9 @@ def sections() -> Mapping[str, type[Section]]:
 def _definitions() -> dict[str, Definition]:
     found = {}
     for section, model in sections().items():
-        for name, schema in model.model_json_schema()["properties"].items():
-            definition = _definition(section, name, schema, model.model_fields[name].default)
+        schema = model.model_json_schema()
+        for name, each in schema["properties"].items():
+            definition = _definition(section, name, each, model.model_fields[name].default, schema.get("$defs", {}))
             found[definition.key] = definition
     return found
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from v2td.config.definitions import DEFINITIONS, PREFIX, SEED_VARIABLES, Definition, sections
 from v2td.config.problems import MASK, did_you_mean, shown
-from v2td.config.secrets import holds_secret, is_reference
+from v2td.config.secrets import holds_secret, is_reference, with_secrets
 from v2td.errors import ConfigError
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -103,12 +103,20 @@ def _unknown(field: str, word: str, source: Source, known: Mapping[str, Any]) ->
 
 def _readable_secrets(path: Path, layer: Layer, mode: int) -> Iterator[ConfigError]:
     """A secret written into a file that others can read is refused, even when another layer overrides it."""
+    if not mode & READABLE_BY_OTHERS:
+        return
+    readable: list[str] = []
+
+    def look(key: str, text: str) -> str:
+        if not is_reference(text) and holds_secret(key, text):
+            readable.append(key)
+        return text
+
     for key, found in layer.items():
-        if not DEFINITIONS[key].secret or not isinstance(found.value, str) or not mode & READABLE_BY_OTHERS:
-            continue
-        if not is_reference(found.value) and holds_secret(key, found.value):
-            hint = f"others can read this secret: run chmod 600 {path}, or move it to a file and write file:/its/path"
-            yield ConfigError(key, f"{MASK} ({found.source})", hint)
+        with_secrets(DEFINITIONS[key], found.value, look)
+    hint = f"others can read this secret: run chmod 600 {path}, or move it to a file and write file:/its/path"
+    for key in readable:
+        yield ConfigError(key, f"{MASK} ({Source('file', str(path))})", hint)
 
 
 def read_environment(environ: Mapping[str, str], problems: list[ConfigError]) -> Layer:

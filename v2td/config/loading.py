@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from v2td.config.definitions import DEFINITIONS
 from v2td.config.layers import Found, Layer, Source, read_environment, read_file, read_flags, read_seed
-from v2td.config.problems import MASK, InvalidConfigError, shown
-from v2td.config.secrets import resolve, unconfigured
+from v2td.config.problems import MASK, InvalidConfigError, did_you_mean, shown
+from v2td.config.secrets import resolve, unconfigured, with_secrets
 from v2td.config.settings import Settings
 from v2td.errors import ConfigError
 
@@ -72,17 +72,20 @@ def _usual_path(environ: Mapping[str, str]) -> Path | None:
 
 def _resolve_secrets(found: Layer, environ: Mapping[str, str], problems: list[ConfigError]) -> None:
     """Put the secrets themselves where references to them stand, and systemd's where nothing stands."""
+
+    def resolved(key: str, text: str) -> str:
+        try:
+            return resolve(key, text, environ)
+        except ConfigError as error:
+            problems.append(ConfigError(key, f"{text} ({source})", error.hint))
+            return text
+
     for key, definition in DEFINITIONS.items():
-        if not definition.secret:
-            continue
-        if key not in found and (reference := unconfigured(key, environ)):
+        if definition.secret and key not in found and (reference := unconfigured(key, environ)):
             found[key] = Found(reference, Source("credential", key))
-        if key in found and isinstance(found[key].value, str):
-            value, source = found[key].value, found[key].source
-            try:
-                found[key] = Found(resolve(key, value, environ), source)
-            except ConfigError as error:
-                problems.append(ConfigError(key, f"{value} ({source})", error.hint))
+        if key in found:
+            source = found[key].source
+            found[key] = Found(with_secrets(definition, found[key].value, resolved), source)
 
 
 def _validated(found: Layer, problems: list[ConfigError]) -> Settings | None:
@@ -99,7 +102,7 @@ def _validated(found: Layer, problems: list[ConfigError]) -> Settings | None:
         for details in error.errors(include_url=False, include_input=False):
             for key, hint in _reasons(details["loc"], details.get("ctx", {})):
                 if key not in told:
-                    problems.append(_problem(key, found.get(key), hint))
+                    problems.append(_problem(key, found, hint))
                     told.add(key)
         return None
 
@@ -115,14 +118,26 @@ def _fits_json(value: Any) -> bool:
 
 def _reasons(location: tuple[int | str, ...], context: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(dotted key, cure) of one of pydantic's errors: a single value, or several that contradict each other."""
+    where = ".".join(map(str, location[:2])) + "".join(f"[{index}]" for index in location[2:3])
     if "contradictions" in context:
-        prefix = ".".join(map(str, location[:1])) + "." if location else ""
+        prefix = f"{where}." if where else ""
         return [(prefix + key, f"must be {requirement}") for key, requirement in context["contradictions"]]
-    key = ".".join(map(str, location[:2]))
-    return [(key, f"expected {DEFINITIONS[key].expected}")]
+    definition = DEFINITIONS[".".join(map(str, location[:2]))]
+    if not definition.columns:
+        return [(definition.key, f"expected {definition.expected}")]
+    if len(location) < 4:
+        return [(definition.key, f"expected {definition.expected}: write [[{definition.key}]]")]
+    columns = {column.name: column for column in definition.columns}
+    name = str(location[3])
+    if name not in columns:
+        return [(f"{where}.{name}", f"no such setting{did_you_mean(name, columns) or '; remove it'}")]
+    return [(f"{where}.{name}", f"expected {columns[name].expected}")]
 
 
-def _problem(key: str, found: Found | None, hint: str) -> ConfigError:
-    definition = DEFINITIONS[key]
-    value, source = (found.value, found.source) if found else (definition.default, Source("default"))
-    return ConfigError(key, f"{MASK if definition.secret else shown(value)} ({source})", hint)
+def _problem(key: str, found: Layer, hint: str) -> ConfigError:
+    """Tell a problem with a value that is shown, unless it is a secret or lies in a table, which may hold some."""
+    definition = DEFINITIONS[key.partition("[")[0]]
+    value, source = definition.default, Source("default")
+    if definition.key in found:
+        value, source = found[definition.key].value, found[definition.key].source
+    return ConfigError(key, f"{MASK if definition.secret or definition.columns else shown(value)} ({source})", hint)

@@ -88,6 +88,9 @@ def config_toml() -> str:
             parts.append(
                 "\n" + textwrap.fill(definition.description, WIDTH, initial_indent="# ", subsequent_indent="# ")
             )
+            if definition.columns:
+                parts += _toml_tables(definition)
+                continue
             parts.append(f"#   {definition.expected}")
             if definition.default is None:
                 parts.append(f'# {definition.name} = ""')
@@ -96,13 +99,29 @@ def config_toml() -> str:
     return "\n".join(parts) + "\n"
 
 
+def _toml_tables(definition: Definition) -> list[str]:
+    """The lines of a setting of several tables, which has none by default."""
+    lines = [f"# [[{definition.key}]]"]
+    for column in definition.columns:
+        text = f"{column.description} ({column.expected})"
+        lines.append(textwrap.fill(text, WIDTH, initial_indent="#   # ", subsequent_indent="#   # "))
+        lines.append(f"#   {column.name} = {toml_value('' if column.default is None else column.default)}")
+    return lines
+
+
 def configuration_md() -> str:
     """The reference: a table for each section."""
-    secrets = ", ".join(f"`{definition.key}`" for definition in DEFINITIONS.values() if definition.secret)
+    everything = [each for definition in DEFINITIONS.values() for each in (definition, *definition.columns)]
+    secrets = ", ".join(f"`{each.key}`" for each in everything if each.secret)
     parts = [DOCS_HEAD.format(secrets=secrets)]
     for section, model in sections().items():
         parts += [f"## [{section}]\n", f"{model.__doc__}\n", "| key | type | default | environment | meaning |"]
         parts += ["|---|---|---|---|---|", *map(_row, _of(section)), ""]
+        for definition in _of(section):
+            if definition.columns:
+                parts += [f"### [[{definition.key}]]\n", f"{definition.description}\n"]
+                parts += ["| key | type | default | meaning |", "|---|---|---|---|"]
+                parts += [*map(_column_row, definition.columns), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -111,12 +130,27 @@ def _of(section: str) -> list[Definition]:
 
 
 def _row(definition: Definition) -> str:
-    variables = f"`{definition.variable}`"
+    variables = f"`{definition.variable}`" + (" (a TOML array of tables)" if definition.columns else "")
     if definition.key in SEED_VARIABLES:
         variables += f", `{SEED_VARIABLES[definition.key]}`"
-    default = "unset" if definition.default is None else f"`{toml_value(definition.default)}`"
-    kind = definition.expected + (" (secret)" if definition.secret else "")
-    cells = (f"`{definition.name}`", kind, default, variables, definition.description)
+    return _cells(f"`{definition.name}`", _kind(definition), _default(definition), variables, definition.description)
+
+
+def _column_row(column: Definition) -> str:
+    return _cells(f"`{column.name}`", _kind(column), _default(column), column.description)
+
+
+def _kind(definition: Definition) -> str:
+    return definition.expected + (" (secret)" if definition.secret else "")
+
+
+def _default(definition: Definition) -> str:
+    if definition.default is None:
+        return "unset" if definition.optional else "required"
+    return f"`{toml_value(definition.default)}`"
+
+
+def _cells(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from v2td.config.definitions import Definition
 from v2td.config.problems import MASK
 from v2td.config.settings import Settings
 from v2td.errors import ConfigError
@@ -43,6 +44,31 @@ def resolve(key: str, value: str, environ: Mapping[str, str]) -> str:
 def is_reference(value: str) -> bool:
     """Whether `value` says where a secret lies instead of being one."""
     return value.startswith(("file:", "env:", "credential:"))
+
+
+def with_secrets(definition: Definition, value: Any, change: Callable[[str, str], str], key: str = "") -> Any:
+    """`value` with `change(key, text)` in the place of each secret text in it.
+
+    Keys are those of problems: `fetch.hosts[0].bearer_token`. What is no text, or no table, stays as it is, for
+    validation to refuse.
+    """
+    key = key or definition.key
+    if definition.columns and isinstance(value, list):
+        columns = {column.name: column for column in definition.columns}
+        return [
+            {
+                name: with_secrets(columns[name], each, change, f"{key}[{index}].{name}") if name in columns else each
+                for name, each in table.items()
+            }
+            if isinstance(table, dict)
+            else table
+            for index, table in enumerate(value)
+        ]
+    if definition.secret and isinstance(value, str):
+        return change(key, value)
+    if definition.secret and isinstance(value, dict):
+        return {name: change(f"{key}.{name}", each) if isinstance(each, str) else each for name, each in value.items()}
+    return value
 
 
 def unconfigured(key: str, environ: Mapping[str, str]) -> str | None:

@@ -10,17 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
+from v2td.config.admin import AdminSettings
 from v2td.config.inference import EngineSettings, QualitySettings, SpeechSettings
 from v2td.config.kafka import KafkaSettings
+from v2td.config.sources import FetchSettings, S3Settings
 from v2td.config.values import (
-    AbsolutePath,
     Count,
     Dsn,
-    Network,
-    Port,
     Seconds,
     Section,
-    Text,
 )
 
 
@@ -80,66 +78,6 @@ class PipelineSettings(Section):
             yield "job_seconds", f"at least attempt_seconds ({self.attempt_seconds:g})"
 
 
-class FetchSettings(Section):
-    """Downloads, and what they may reach."""
-
-    concurrency: Count = Field(16, description="Downloads at once.")
-    max_bytes: Count = Field(2_147_483_648, description="Largest recording in bytes.")
-    total_seconds: Seconds = Field(900, description="Longest download.")
-    connect_seconds: Seconds = Field(10, description="Longest wait for a connection, TLS included.")
-    read_seconds: Seconds = Field(30, description="Longest silence of a sender.")
-    min_bytes_per_second: Annotated[int, Field(ge=0)] = Field(
-        1024, description="A sender slower than this over 30 s is given up; 0 allows any."
-    )
-    max_redirects: Annotated[int, Field(ge=0, le=20)] = Field(
-        5, description="Each target is checked like the first URL."
-    )
-    allowed_ports: tuple[Port, ...] = Field((80, 443), description="Ports that http(s) URLs may name; empty: any.")
-    allowed_networks: tuple[Network, ...] = Field(
-        (), description="Private networks that http(s) URLs may reach all the same, such as 10.20.0.0/16."
-    )
-    allowed_hosts: tuple[Text, ...] = Field(
-        (), description="When not empty, only these hosts; *.example.com stands for all below it."
-    )
-    file_roots: tuple[AbsolutePath, ...] = Field(
-        (), description="Folders below which file:// URLs may lie; empty: none."
-    )
-    spool_dir: AbsolutePath | None = Field(
-        None,
-        description="Where downloads wait; the service's cache folder or the temporary folder when unset.",
-    )
-
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """No single wait is longer than the download."""
-        for name in ("connect_seconds", "read_seconds"):
-            if getattr(self, name) > self.total_seconds:
-                yield name, f"at most total_seconds ({self.total_seconds:g})"
-
-
-class S3Settings(Section):
-    """The object store behind s3:// URLs."""
-
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$", examples=["http://127.0.0.1:9000"])] | None = (
-        Field(None, description="MinIO or another S3 server; AWS when unset.")
-    )
-    region: Text = Field("us-east-1", description="Region that requests are signed for.")
-    access_key: Text | None = Field(None, description="Access key; the usual AWS chain when unset.")
-    secret_key: SecretStr | None = Field(None, description="Secret key.")
-    addressing_style: Literal["path", "virtual"] = Field("path", description="bucket in the path (MinIO) or the host.")
-    allowed_buckets: tuple[Text, ...] = Field((), description="When not empty, only these buckets.")
-    upload_bucket: Text | None = Field(None, description="Where `v2td submit FILE` puts local files.")
-    presign_seconds: Annotated[int, Field(ge=1, le=604_800)] = Field(
-        3600, description="How long a presigned download stays valid."
-    )
-    ca_file: AbsolutePath | None = Field(None, description="CA certificates of the endpoint; the system's when unset.")
-
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Keys come in pairs."""
-        if (self.access_key is None) != (self.secret_key is None):
-            missing, given = ("access_key", "secret_key") if self.access_key is None else ("secret_key", "access_key")
-            yield missing, f"set together with {given}"
-
-
 class DatabaseSettings(Section):
     """Postgres."""
 
@@ -164,14 +102,6 @@ class DatabaseSettings(Section):
         """The pool holds what it keeps open, and two at least: one writes while another looks up."""
         if self.pool_max < max(self.pool_min, 2):
             yield "pool_max", f"at least 2 and at least pool_min ({self.pool_min})"
-
-
-class AdminSettings(Section):
-    """The HTTP endpoint for machines: metrics, health, status."""
-
-    enabled: bool = Field(True, description="Serve /metrics, /livez, /readyz and /status.")
-    host: Text = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
-    port: Port = Field(9464, description="Port to listen on; 0 takes a free one and logs it.")
 
 
 class LogSettings(Section):
