@@ -24,8 +24,8 @@ from v2td.retry import Backoff
 
 log = get_logger(__name__)
 
-BACKOFF = Backoff(initial=0.5, maximum=5)
-ROW_SECONDS = 60.0  # a retry is sent before its row is written, which takes as long as Postgres is away
+BACKOFF = Backoff(initial=0.5, maximum=20)
+ROW_SECONDS = 3600.0  # a retry is sent before its row is written: by somebody who may be frozen for a while
 
 
 class Replays:
@@ -60,20 +60,25 @@ class Replays:
     async def _find(
         self, row_id: UUID, record: SourceRecord, at: Coordinates, patience_seconds: float
     ) -> Coordinates | Literal["done"] | None:
-        """Ask until Postgres answers, since a guess would do a job twice or not at all; then a while for a row."""
-        failures = 0
+        """Ask until Postgres answers, since a guess would do a job twice or not at all.
+
+        For a job that has no row at all its row is waited for.
+        """
+        tries = 0
         first_answer: float | None = None
         while True:
             try:
+                # Asked first, since the row may be written in between.
+                ended = patience_seconds == 0 or await store.has_outcome(self._database, row_id)
                 found = await store.find_replay(self._database, row_id, record, at)
             except ServiceError as error:
-                failures += 1
-                log.warning("replay not looked up yet", error=str(error), failures=failures)
+                log.warning("replay not looked up yet", error=str(error), tries=tries)
             else:
                 first_answer = first_answer or time.monotonic()
-                if found is not None or time.monotonic() >= first_answer + patience_seconds:
+                if found is not None or ended or time.monotonic() >= first_answer + patience_seconds:
                     return found
-            await asyncio.sleep(BACKOFF.pause(failures + 1, self._random))
+            tries += 1
+            await asyncio.sleep(BACKOFF.pause(tries, self._random))
 
     def _replayed(self, failed: Coordinates, at: Coordinates, record: SourceRecord) -> list[Job | Failure]:
         own = SourceRecord(record.key, record.value, without(record.headers, REPLAY_HEADERS))

@@ -33,7 +33,7 @@ from v2td.replays import Replays
 from v2td.store import batch
 
 FLUSH_SECONDS = 5.0
-STATEMENTS = ("durable_jobs", "save_windows", "load_windows", "unfinished", "note_death", "find_replay")
+STATEMENTS = ("durable_jobs", "save_windows", "load_windows", "unfinished", "note_death", "find_replay", "has_outcome")
 
 
 @dataclass(slots=True)

@@ -204,6 +204,11 @@ class Postgres:
             columns = ("cluster_id", "topic", "kafka_partition", "kafka_offset", "record_index")
             return replays.original(row_id, **{each: getattr(row, each) for each in columns})
 
+    async def has_outcome(self, row_id: UUID) -> bool:
+        """As store.has_outcome."""
+        async with self._asked():
+            return row_id in self.rows
+
     async def save_windows(self, rows: Sequence[WindowRow]) -> None:
         """As store.save_windows."""
         async with self._asked():

@@ -24,7 +24,7 @@ from v2td.store.progress import (
     unfinished,
 )
 from v2td.store.reader import Reader, StoredFailure, StoredOutcome, StoredSegment, StoredTranscription, durable_jobs
-from v2td.store.replays import find_replay
+from v2td.store.replays import find_replay, has_outcome
 from v2td.store.writer import Writer
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "ensure_partitions",
     "find_replay",
     "forget_old",
+    "has_outcome",
     "latest_version",
     "ledger",
     "load_windows",

@@ -13,6 +13,9 @@ _FAILURE = """
 SELECT cluster_id, topic, kafka_partition, kafka_offset, record_index, record_key, payload
 FROM failures WHERE id = $1 AND replay_state = $2
 """
+_HAS_OUTCOME = """
+SELECT EXISTS (SELECT FROM transcriptions WHERE id = $1) OR EXISTS (SELECT FROM failures WHERE id = $1)
+"""
 _DONE = """
 SELECT EXISTS (SELECT FROM replays WHERE record_id = $1),
        EXISTS (SELECT FROM replays WHERE replay_of = $2 AND record_sha256 = $3)
@@ -38,6 +41,15 @@ async def find_replay(
     if not is_of(record, row.pop("record_key"), row.pop("payload")):
         return None
     return original(row_id, **row)
+
+
+async def has_outcome(database: Database, row_id: UUID) -> bool:
+    """Tell whether a job has a row, be it one that says that the job will be tried again. Asks the primary.
+
+    Raises ServiceError.
+    """
+    async with database.acquire("look up a job") as connection:
+        return bool(await connection.fetchval(_HAS_OUTCOME, row_id))
 
 
 def is_of(record: SourceRecord, stored_key: bytes | None, stored_payload: bytes | None) -> bool:
