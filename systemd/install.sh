@@ -4,13 +4,15 @@
 #   sudo systemd/install.sh [PREFIX]        PREFIX is /opt/v2td unless given
 #   DESTDIR=/tmp/root systemd/install.sh    for packagers and tests: writes below DESTDIR only, adds no user
 #
-# PYTHON names the interpreter (3.11 or newer) when the usual names do not find it.
+# PYTHON names the interpreter (3.11 or newer) when the usual names do not find it. VENV=keep leaves PREFIX/venv as it
+# is: it was built in another way. SYSCTL=yes also sets the kernel's network buffers, for all programs (99-v2td.conf).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source=$(dirname "$here")
 prefix=${1:-/opt/v2td}
 destdir=${DESTDIR:-}
+units=/etc/systemd/system
 user=v2td
 umask 022
 
@@ -79,15 +81,38 @@ add_config() {
   fi
 }
 
-# The user's home; systemd would make it only when the service is started first.
-add_state() {
-  if [[ -z $destdir ]]; then
-    install -d -m 0700 -o "$user" -g "$user" /var/lib/v2td
+# The user's home and the others; systemd would make them only when the service is started first.
+add_folders() {
+  install -D -m 0644 "$here/v2td.tmpfiles" "$destdir/etc/tmpfiles.d/v2td.conf"
+  if [[ -n $destdir ]]; then
+    return
+  elif command -v systemd-tmpfiles >/dev/null; then
+    systemd-tmpfiles --create /etc/tmpfiles.d/v2td.conf
+  else
+    install -d -m 0700 -o "$user" -g "$user" /var/lib/v2td /var/cache/v2td
   fi
 }
 
-is_active() {
-  [[ -z $destdir && -d /run/systemd/system ]] && systemctl is-active --quiet v2td.service
+# Puts PREFIX into a file on its way to where it belongs.
+place() {
+  install -d -m 0755 "$destdir$2"
+  sed "s|/opt/v2td|$prefix|g" "$here/$1" >"$stage/$1"
+  install -m 0644 "$stage/$1" "$destdir$2/$1"
+}
+
+add_sysctl() {
+  place 99-v2td.conf /etc/sysctl.d
+  if [[ -z $destdir ]]; then
+    sysctl -q -p /etc/sysctl.d/99-v2td.conf || echo "this kernel does not take all of /etc/sysctl.d/99-v2td.conf"
+  fi
+}
+
+# The unit and the instances of the template that run, or try to.
+running_units() {
+  if [[ -z $destdir && -d /run/systemd/system ]]; then
+    systemctl list-units --plain --no-legend --state=active,activating 'v2td.service' 'v2td@*.service' |
+      cut -d ' ' -f 1
+  fi
 }
 
 [[ $prefix == /* && $prefix != / && $prefix != *[[:space:]\|\&\\]* ]] ||
@@ -103,7 +128,9 @@ stage=$(mktemp -d "$destdir$prefix/.installing-XXXXXX")
 trap 'rm -rf "$stage"' EXIT
 chmod 0755 "$stage"
 python=$("$source/.ci/find-python" "${PYTHON:-python3}")
-if [[ $(cat "$destdir$prefix/venv/.built-of" 2>/dev/null) == "$(fingerprint)" ]]; then
+if [[ ${VENV:-} == keep ]]; then
+  [[ -x $destdir$prefix/venv/bin/v2td ]] || fail "VENV=keep, but there is no $destdir$prefix/venv/bin/v2td"
+elif [[ $(cat "$destdir$prefix/venv/.built-of" 2>/dev/null) == "$(fingerprint)" ]]; then
   echo "the environment in $destdir$prefix/venv is up to date"
 else
   build_venv "$prefix/venv" "$stage"
@@ -111,13 +138,12 @@ fi
 
 add_user
 add_config
-add_state
+add_folders
 
-restart=no
-if is_active; then
-  echo "stopping v2td, which finishes what is under way"
-  systemctl stop v2td.service
-  restart=yes
+mapfile -t running < <(running_units)
+if ((${#running[@]})); then
+  echo "stopping ${running[*]}, which finishes what is under way"
+  systemctl stop "${running[@]}"
 fi
 
 # All that is replaced is replaced here, while nothing runs.
@@ -130,25 +156,33 @@ fi
 rm -rf "$destdir$prefix/doc"
 install -d -m 0755 "$destdir$prefix/doc"
 install -m 0644 "$source"/docs/*.md "$destdir$prefix/doc"
-install -d -m 0755 "$destdir/etc/systemd/system"
-sed "s|/opt/v2td|$prefix|g" "$here/v2td.service" >"$stage/v2td.service"
-install -m 0644 "$stage/v2td.service" "$destdir/etc/systemd/system/v2td.service"
+for unit in v2td.service v2td@.service v2td.slice; do
+  place "$unit" "$units"
+done
+rm -rf "$destdir$prefix/systemd"
+for optional in gpu.conf cpus.conf 99-v2td.conf; do
+  place "$optional" "$prefix/systemd"
+done
+if [[ ${SYSCTL:-} == yes ]]; then
+  add_sysctl
+fi
 
 if [[ -z $destdir && -d /run/systemd/system ]]; then
   systemctl daemon-reload
-  if [[ $restart == yes ]]; then
-    systemctl start v2td.service || fail "installed, but it does not start: journalctl -u v2td says why"
+  if ((${#running[@]})); then
+    systemctl start "${running[@]}" || fail "installed, but it does not start: journalctl -u '${running[0]}' says why"
   fi
 fi
 
-echo "installed v2td in $destdir$prefix, its unit in $destdir/etc/systemd/system"
-if [[ -z $destdir && $restart == no ]]; then
+echo "installed v2td in $destdir$prefix, its units in $destdir$units"
+if [[ -z $destdir ]] && ((${#running[@]} == 0)); then
   cat <<NEXT
 Next:
   1. write kafka, database and engine.model into /etc/v2td/config.toml
   2. sudo -u $user $prefix/venv/bin/v2td model pull base     (if the model is called base)
   3. sudo -u $user $prefix/venv/bin/v2td check
-  4. sudo systemctl enable --now v2td
+  4. sudo systemctl enable --now v2td          (or v2td@1 v2td@2: several on this machine)
   5. journalctl -u v2td -f
+  $prefix/venv/bin/v2td check --host tells what else this machine could do; $prefix/systemd has it, and what a GPU takes.
 NEXT
 fi

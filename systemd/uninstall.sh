@@ -11,6 +11,7 @@ if [[ ${1:-} == --purge ]]; then
 fi
 prefix=${1:-/opt/v2td}
 destdir=${DESTDIR:-}
+units=/etc/systemd/system
 
 fail() {
   echo "uninstall.sh: $*" >&2
@@ -28,13 +29,15 @@ live=no
 if [[ -z $destdir && -d /run/systemd/system ]]; then
   live=yes
 fi
-if [[ $live == yes && -e /etc/systemd/system/v2td.service ]]; then
+if [[ $live == yes && -e $units/v2td.service ]]; then
   echo "stopping v2td, which finishes what is under way"
-  systemctl disable --now v2td.service
+  systemctl stop 'v2td.service' 'v2td@*.service' v2td.slice
+  systemctl --quiet disable v2td.service v2td@.service
 fi
 
-rm -f "$destdir/etc/systemd/system/v2td.service" "$destdir/etc/sysusers.d/v2td.conf"
-rm -rf "$destdir$prefix/venv" "$destdir$prefix/doc"
+rm -f "$destdir$units"/v2td{.service,@.service,.slice} "$destdir"/etc/{sysusers,tmpfiles}.d/v2td.conf
+rm -f "$destdir/etc/sysctl.d/99-v2td.conf" # what it set stays until the machine starts anew
+rm -rf "$destdir$prefix"/{venv,doc,systemd}
 # Only if it is empty: what somebody else put there stays.
 rmdir "$destdir$prefix" 2>/dev/null || true
 if [[ $live == yes ]]; then
@@ -42,8 +45,7 @@ if [[ $live == yes ]]; then
 fi
 
 if [[ $purge == yes ]]; then
-  rm -rf "$destdir/etc/v2td" "$destdir/etc/systemd/system/v2td.service.d" \
-    "$destdir/var/lib/v2td" "$destdir/var/cache/v2td"
+  rm -rf "$destdir"/etc/v2td "$destdir"/var/{lib,cache}/v2td "$destdir$units"/v2td{.service,@*.service,.slice}.d
   if [[ -z $destdir ]] && id -u v2td >/dev/null 2>&1; then
     userdel v2td
   fi
