@@ -12,6 +12,7 @@ from aiohttp.abc import AbstractResolver
 from v2td.config import FetchSettings, S3Settings
 from v2td.fetch import files
 from v2td.fetch.guard import socket_factory
+from v2td.fetch.hosts import PrivateHosts
 from v2td.fetch.s3 import ObjectStore
 from v2td.fetch.spool import Spool, default_spool_dir
 from v2td.fetch.transfer import Transfer, open_session
@@ -24,7 +25,7 @@ class Downloader:
 
     Two sessions share one path: the public one, whose every socket passes the guard, and the object store's, which
     may reach the configured endpoint wherever it lies, and nothing else. Entering raises ServiceError when the spool
-    folder or s3.ca_file cannot be used; leaving deletes every file that was not discarded.
+    folder, s3.ca_file or a certificate of fetch.hosts cannot be used; leaving deletes what was not discarded.
     """
 
     def __init__(self, fetch: FetchSettings, s3: S3Settings, resolver: AbstractResolver | None = None) -> None:
@@ -36,6 +37,7 @@ class Downloader:
 
     async def __aenter__(self) -> Self:
         settings = self._settings
+        self._hosts = PrivateHosts(settings.hosts)
         async with contextlib.AsyncExitStack() as stack:
             self._spool = spool = stack.enter_context(Spool(settings.spool_dir or default_spool_dir()))
             store = await stack.enter_async_context(self._store)
@@ -67,7 +69,7 @@ class Downloader:
         async with self._places:
             match source:
                 case HttpSource(target):
-                    return await self._public.get(target, target.scheme)
+                    return await self._public.get(target, target.scheme, self._hosts.access(target))
                 case S3Source():
                     return await self._private.get(await self._store.presign(source), "s3")
                 case FileSource(path):

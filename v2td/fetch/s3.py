@@ -24,6 +24,7 @@ from yarl import URL
 from v2td.config import S3Settings
 from v2td.errors import ErrorClass, JobError, ServiceError, TransientJobError
 from v2td.fetch.urls import S3Source
+from v2td.tls import verifying
 
 _HINT = "see the section [s3] of config.toml"
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
@@ -50,10 +51,7 @@ class ObjectStore:
 
     def tls(self) -> ssl.SSLContext:
         """Return what the endpoint's certificate is verified with; raises ServiceError when ca_file is unusable."""
-        try:
-            return ssl.create_default_context(cafile=self._settings.ca_file)
-        except OSError as error:  # SSLError is one
-            raise ServiceError("object store", f"s3.ca_file: {error}", _HINT) from error
+        return verifying(self._settings.ca_file, "s3.ca_file")
 
     async def presign(self, source: S3Source) -> URL:
         """Return a URL for one GET, made without asking the server; it holds a signature: never log it.

@@ -18,8 +18,9 @@ from v2td.config import FetchSettings
 from v2td.errors import ErrorClass, JobError, TransientJobError
 from v2td.fetch import answers
 from v2td.fetch.guard import ForbiddenAddressError, SocketFactory
+from v2td.fetch.hosts import PUBLIC, Access
 from v2td.fetch.spool import Incoming, Spool
-from v2td.fetch.urls import parse_http
+from v2td.fetch.urls import origin, parse_http
 from v2td.jobs import Audio
 from v2td.metrics import FETCHED_BYTES
 
@@ -69,33 +70,39 @@ class Transfer:
         self._settings = settings
         self._max_redirects = max_redirects
 
-    async def get(self, target: URL, scheme: str) -> Audio:
+    async def get(self, target: URL, scheme: str, access: Access = PUBLIC) -> Audio:
         """Download; `scheme` labels the metric. Raises JobError; a failure or a cancellation leaves no file.
 
-        Nothing is awaited behind the file's block, so that a file that stays is always handed to the caller.
+        `access` is for the target's origin only: the first redirect to another ends it. Nothing is awaited behind the
+        file's block, so that a file that stays is always handed to the caller.
         """
         with self._spool.incoming() as incoming, _as_job_errors():
             try:
                 async with asyncio.timeout(self._settings.total_seconds):
-                    await self._download(target, incoming)
+                    await self._download(target, access, incoming)
             finally:
                 FETCHED_BYTES.labels(scheme).inc(incoming.size_bytes)
         return Audio(incoming.path, incoming.size_bytes, incoming.sha256, temporary=True)
 
-    async def _download(self, target: URL, incoming: Incoming) -> None:
+    async def _download(self, target: URL, access: Access, incoming: Incoming) -> None:
         for _ in range(self._max_redirects + 1):
-            async with self._answer(target) as response:
+            async with self._answer(target, access) as response:
                 location = response.headers.get(hdrs.LOCATION)
                 if response.status not in answers.REDIRECTS or location is None:
                     return await self._receive(response, incoming)
-            target = self._redirected(target, location)
+            redirected = self._redirected(target, location)
+            if origin(redirected) != origin(target):
+                access = PUBLIC  # for good: whoever we are sent to shall not choose what is fetched with it
+            target = redirected
         raise JobError(ErrorClass.HTTP_ERROR, f"the server redirects more than {self._max_redirects} times")
 
     @contextlib.asynccontextmanager
-    async def _answer(self, target: URL) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answer(self, target: URL, access: Access) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send the request; headers that trickle in get as long as connecting and one read may take."""
         async with asyncio.timeout(self._settings.connect_seconds + self._settings.read_seconds):
-            response = await self._session.get(target, allow_redirects=False)
+            response = await self._session.get(
+                target, allow_redirects=False, headers=access.headers, ssl=access.tls or True
+            )
         async with response:
             yield response
 

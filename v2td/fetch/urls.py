@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -84,13 +85,29 @@ def parse_http(url: str, settings: FetchSettings) -> HttpSource:
         raise _forbidden(f"{match['host']} is not a host name or a plainly written address")
     if not 0 < port <= 65535 or (settings.allowed_ports and port not in settings.allowed_ports):
         raise _forbidden(f"port {port} is not in fetch.allowed_ports")
-    if settings.allowed_hosts and not _is_listed(host, settings.allowed_hosts):
+    if settings.allowed_hosts and not is_listed(host, settings.allowed_hosts):
         raise _forbidden(f"host {host} is not in fetch.allowed_hosts")
+    if is_listed(host, settings.denied_hosts):
+        raise _forbidden(f"host {host} is in fetch.denied_hosts")
     # yarl rewrites what it quotes (`a=b;c`, `dir/../x`), which breaks signatures: only what must be quoted is.
     target = URL(url, encoded=_VERBATIM.fullmatch(url) is not None)
     if (_canonical(target.raw_host or ""), target.port) != (host, port):
         raise _forbidden(f"{without_secrets(url)} is ambiguous")  # one reader's host must be the other's
     return HttpSource(target, host, port)
+
+
+def origin(target: URL) -> tuple[str, str, int]:
+    """Return scheme, host and port of a checked URL: what has to stay the same where credentials are sent."""
+    return target.scheme.lower(), _canonical(target.raw_host or ""), target.port or 0
+
+
+def is_listed(host: str, patterns: Sequence[str]) -> bool:
+    """Does a host, in lower case, fit one of the patterns: itself, or *.example.com for all below that?"""
+    host = host.removesuffix(".")
+    for pattern in (pattern.lower() for pattern in patterns):
+        if host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])):
+            return True
+    return False
 
 
 def _parse_s3(url: str) -> S3Source:
@@ -137,14 +154,6 @@ def _is_address(text: str, version: int) -> bool:
         return ipaddress.ip_address(text).version == version
     except ValueError:
         return False
-
-
-def _is_listed(host: str, patterns: tuple[str, ...]) -> bool:
-    host = host.removesuffix(".")
-    for pattern in (pattern.lower() for pattern in patterns):
-        if host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])):
-            return True
-    return False
 
 
 def _forbidden(reason: str) -> JobError:
