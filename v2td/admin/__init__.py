@@ -1,8 +1,10 @@
-"""The HTTP endpoint for machines: /metrics, /livez, /readyz, /status.
+"""The HTTP endpoint for machines: /metrics, /livez, /readyz, /status, and its description /openapi.json.
 
-In: questions over HTTP. Out: what the daemon's `View` says. Blocks on nothing.
+In: questions over HTTP, on loopback or a Unix socket unless told otherwise. Out: what the daemon's `View` says. Blocks
+on nothing.
 """
 
-from v2td.admin.server import View, serve
+from v2td.admin.routes import View
+from v2td.admin.server import serve
 
 __all__ = ["View", "serve"]

@@ -1,0 +1,100 @@
+"""The description of the endpoint: OpenAPI 3.1, made of the table of routes, so that it says what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from v2td import __version__
+from v2td.admin.answers import PROBLEM_TYPE
+from v2td.admin.routes import Access, Route, json_answer
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(_Shape):
+    """What is wrong with a request (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str
+
+
+class PartitionStatus(_Shape):
+    """A partition that is this instance's."""
+
+    topic: str
+    partition: int
+    committed: int | None = Field(description="Committed in this assignment; null: nothing yet.")
+    lag: int | None = Field(description="Records behind the end; null: not known yet.")
+
+
+class SlotStatus(_Shape):
+    """A process that holds the model."""
+
+    slot: int
+    state: Literal["starting", "idle", "busy", "unloaded"]
+    pid: int | None
+    restarts: int
+    windows: int = Field(description="Transcribed since its process was started.")
+
+
+class Status(_Shape):
+    """The daemon now; nothing of what was said, and of no job."""
+
+    version: str
+    pid: int
+    uptime_seconds: float
+    ready: bool
+    not_ready_because: str | None
+    model: str
+    in_flight: int = Field(description="Records under way.")
+    tasks: int = Field(description="Of the event loop.")
+    database_healthy: bool
+    partitions: list[PartitionStatus]
+    queued_windows: int
+    window_seconds_expected: float | None = Field(description="Inference of the next window.")
+    slots: list[SlotStatus]
+
+
+def description(table: Sequence[Route], *, local: bool) -> Route:
+    """Return the route that describes `table` and itself; `local`: only this machine can connect."""
+    ok = {"200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+    async def answer(_request: web.Request) -> web.Response:
+        return json_answer(document)
+
+    route = Route("GET", "/openapi.json", Access.STATE, answer, "This description", ok)
+    document = _document((*table, route), local=local)
+    return route
+
+
+def _document(table: Sequence[Route], *, local: bool) -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    for route in table:
+        operation = {
+            "summary": route.summary,
+            "security": [{"bearer": []}] if route.access.asks_for_token(local=local) else [],
+            "responses": {**route.responses, "4XX": {"$ref": "#/components/responses/Problem"}},
+        }
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
+    schemas: dict[str, Any] = {}
+    for shape in (Problem, Status):
+        schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {}) | {shape.__name__: schema}
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "v2td", "version": __version__, "description": "The admin endpoint of a v2td daemon."},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {"Problem": {"description": "Refused.", "content": {PROBLEM_TYPE: problem}}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }

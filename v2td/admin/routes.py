@@ -1,0 +1,93 @@
+"""What can be asked, and by whom: one table, from which the server, its guard and its description are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+
+class Access(Enum):
+    """Who may ask."""
+
+    PROBE = auto()  # anybody, as often as they like: an orchestrator has no token, and restarts what does not answer
+    STATE = auto()  # anybody on this machine; from elsewhere with the token
+    TOKEN = auto()  # with the token only: it writes, or shows what was said
+
+    def asks_for_token(self, *, local: bool) -> bool:
+        """Whether the token is needed on an endpoint that only this machine reaches (`local`), or others too."""
+        return self is Access.TOKEN or (self is Access.STATE and not local)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the daemon lets be seen: `alive` and `ready` say why not, or nothing; `status` is JSON."""
+
+    alive: Callable[[], str | None]
+    ready: Callable[[], str | None]
+    status: Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation: how it is asked for, who may ask, what answers, and what OpenAPI says of its answers."""
+
+    method: str
+    path: str
+    access: Access
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    summary: str
+    responses: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """See that nothing writes without the token."""
+        if self.method != "GET" and self.access is not Access.TOKEN:
+            raise ValueError(f"{self.method} {self.path} writes: it takes the token")
+
+
+def routes(view: View) -> Sequence[Route]:
+    """Return all there is, but for the description itself."""
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    status = {"application/json": {"schema": {"$ref": "#/components/schemas/Status"}}}
+    works, hangs = ({"description": what, "content": text} for what in ("ok", "What is wrong."))
+    return (
+        Route("GET", "/livez", Access.PROBE, _probe(view.alive), "Is it alive?", {"200": works, "503": hangs}),
+        Route("GET", "/readyz", Access.PROBE, _probe(view.ready), "Is work being done?", {"200": works, "503": hangs}),
+        Route(
+            *("GET", "/metrics", Access.STATE, _metrics, "Metrics for Prometheus"),
+            {"200": {"description": "Prometheus' text format.", "content": text}},
+        ),
+        Route(
+            *("GET", "/status", Access.STATE, _status(view), "Slots, partitions, what is under way"),
+            {"200": {"description": "The daemon now.", "content": status}},
+        ),
+    )
+
+
+def json_answer(value: Any) -> web.Response:
+    """Return a value as JSON for machines and people."""
+    return web.json_response(value, dumps=lambda value: json.dumps(value, indent=2, default=str))
+
+
+async def _metrics(_request: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _probe(why_not: Callable[[], str | None]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_request: web.Request) -> web.Response:
+        reason = why_not()
+        return web.Response(text="ok\n") if reason is None else web.Response(status=503, text=reason + "\n")
+
+    return answer
+
+
+def _status(view: View) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_request: web.Request) -> web.Response:
+        return json_answer(view.status())
+
+    return answer
