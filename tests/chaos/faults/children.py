@@ -19,10 +19,12 @@ import psutil
 
 from tests.chaos.daemons import Daemon
 from tests.chaos.fault import Fault, Result, Size, within
+from tests.chaos.recovery import until_finished
 from tests.chaos.world import World
 
 RECORDING = "/audio/en-01.flac"  # of one window
-PER_SECOND = 4  # jobs that arrive all the time
+PER_SECOND = 1  # jobs that arrive all the time, so that idle processes are noticed
+AT_ONCE = 8  # jobs that arrive with each blow
 TWO_EACH: dict[str, Any] = {"engine__slots": 2, "engine__threads": 1, "speech__decoders": 2}
 # Few jobs at once: what is done again is done before the next process gives up, so that none is blamed twice.
 FEW: dict[str, Any] = {"engine__slots": 2, "engine__threads": 1, "speech__decoders": 1, "pipeline__max_prepared": 4}
@@ -47,6 +49,7 @@ async def struck(world: World, size: Size, *, strike: _Strike, cycles: tuple[int
         await world.until_progress(0, PATIENCE_SECONDS)
         for victim in islice(endless((0, "decoder", 1, "decoder")), size.pick(*cycles)):
             before = await _slots(daemon)
+            sent = await world.producer.send(AT_ONCE, RECORDING)
             if isinstance(victim, int):
                 recoveries.append(await _strike_slot(daemon, victim, strike))
             else:
@@ -59,7 +62,7 @@ async def struck(world: World, size: Size, *, strike: _Strike, cycles: tuple[int
                 if after[number]["restarts"] != before[number]["restarts"]
             ]
             # Who was hit once is heard again by itself; hit again, it would rightly be blamed.
-            await world.until_progress(len(world.producer.acknowledged) - 1, PATIENCE_SECONDS)
+            await until_finished(world, sent, PATIENCE_SECONDS)
     problems += within(recoveries, limit, "a child")
     return await _all_transcribed(world, recoveries, problems)
 

@@ -136,18 +136,19 @@ async def model_replaced(world: World, size: Size) -> Result:
     settings = REAL | {"engine__model": str(model)}
     recoveries: list[float] = []
     problems: list[str] = []
-    async with world.producer.stream(2, RECORDING):
-        for _ in range(size.pick(1, 5)):
-            daemon = await world.daemons.start("real", **settings)
-            await world.until_progress(await world.done(), DONE_SECONDS)
-            _put(model, (model / "model.bin").read_bytes())
-            recoveries.append(await _kill_slot(world, daemon))
-            whole = (model / "model.bin").read_bytes()
-            _put(model, whole[: len(whole) // 2])
-            await _kill_slot(world, daemon)
-            problems += await _ends_saying(world, daemon)
-            problems += await _ends_saying(world, await world.daemons.start("real", wait=False, **settings))
-            _put(model, whole)
+    for _ in range(size.pick(1, 5)):
+        daemon = await world.daemons.start("real", **settings)
+        _put(model, (model / "model.bin").read_bytes())
+        done, began = await world.done(), time.monotonic()
+        await _kill_slot(world, daemon)
+        recoveries.append(await world.until_progress(done, DONE_SECONDS, since=began))
+        await world.until_all_done(DONE_SECONDS)
+        whole = (model / "model.bin").read_bytes()
+        _put(model, whole[: len(whole) // 2])
+        await _kill_slot(world, daemon)
+        problems += await _ends_saying(world, daemon)
+        problems += await _ends_saying(world, await world.daemons.start("real", wait=False, **settings))
+        _put(model, whole)
     async with world.daemons.running("real", **settings):
         await world.until_all_done(DONE_SECONDS)
         failed = await world.rows("SELECT error_class, reason FROM failures")
@@ -163,16 +164,11 @@ def _put(model: Path, content: bytes) -> None:
     fresh.rename(model / "model.bin")
 
 
-async def _kill_slot(world: World, daemon: Daemon) -> float:
-    """Kill the slot, which then loads the model again; returns the seconds to progress, if there is any."""
+async def _kill_slot(world: World, daemon: Daemon) -> None:
+    """Kill the slot, which then loads the model again, and send it work."""
     ((slot),) = (await daemon.status())["slots"]
-    done, began = await world.done(), time.monotonic()
     os.kill(slot["pid"], signal.SIGKILL)
-    while time.monotonic() - began < DONE_SECONDS and daemon.running:
-        if await world.done() > done + 2:  # what was written meanwhile was heard before
-            break
-        await asyncio.sleep(0.05)
-    return time.monotonic() - began
+    await world.producer.send(3, RECORDING)
 
 
 async def _ends_saying(world: World, daemon: Daemon) -> list[str]:
