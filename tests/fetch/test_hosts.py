@@ -1,6 +1,10 @@
 """[[fetch.hosts]]: private sources are shown what the config says, and nobody else is."""
 
+import asyncio
+import contextlib
+import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ import trustme
 from pydantic import SecretStr
 
 from tests.fetch.conftest import MakeDownloader, Serve, Server, answer
-from tests.fetch.fates import BODY, FlippingResolver, failure, is_permanent
+from tests.fetch.fates import BODY, FlippingResolver, failure, is_permanent, is_transient
 from v2td.config import FetchSettings
 from v2td.errors import ErrorClass, ServiceError
 
@@ -198,17 +202,46 @@ async def test_a_private_source_is_shown_a_certificate(
     assert len(server.requests) == 1
 
 
-async def test_a_wrong_certificate_is_refused(
-    serve: Serve, make_downloader: MakeDownloader, authority: trustme.CA, ca_file: Path
+@pytest.mark.parametrize(
+    ("client", "told"),
+    [
+        ("none", "alert certificate required"),
+        ("of another authority", "alert unknown ca"),
+        ("expired", "alert certificate expired"),
+    ],
+)
+async def test_a_refused_certificate_is_told(
+    client: str, told: str, make_downloader: MakeDownloader, authority: trustme.CA, ca_file: Path
 ) -> None:
-    server = await serve(answer(body=BODY), tls=mutual_tls(authority))
-    certificate = SecretStr(pem(trustme.CA().issue_cert("v2td")))
-    host = table(server, scheme="https", bearer_token=None, client_pem=certificate, ca_file=ca_file)
-    downloader = await make_downloader(hosts=[host], resolver=LOOPBACK)
-    error = await failure(downloader, url(server, scheme="https"))
-    assert error.error_class is ErrorClass.TLS_ERROR
-    assert "refuses our certificate" in error.reason
-    assert server.requests == []
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    certificate = {
+        "none": None,
+        "of another authority": pem(trustme.CA().issue_cert("v2td")),
+        "expired": pem(authority.issue_cert("v2td", not_before=yesterday, not_after=yesterday + timedelta(hours=1))),
+    }[client]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server("127.0.0.1", listener.getsockname()[1])
+        host = table(server, scheme="https", bearer_token=None, client_pem=certificate, ca_file=ca_file)
+        downloader = await make_downloader(hosts=[host], resolver=LOOPBACK)
+        refusing = asyncio.create_task(asyncio.to_thread(refuse, listener, mutual_tls(authority)))
+        error = await failure(downloader, url(server, scheme="https"))
+        listener.shutdown(socket.SHUT_RDWR)
+        await refusing
+    assert is_transient(error, ErrorClass.TLS_ERROR)
+    assert told in error.reason
+
+
+def refuse(listener: socket.socket, tls: ssl.SSLContext) -> None:
+    """Answer handshakes that are to fail as servers do, with an alert; asyncio's hangs up without one."""
+    with contextlib.suppress(OSError):  # the listener was shut down
+        while True:  # aiohttp asks again
+            connection, _ = listener.accept()
+            wrapped = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            with pytest.raises(ssl.SSLError):
+                wrapped.do_handshake()
+            with socket.socket(fileno=wrapped.detach()) as plain:
+                while plain.recv(65536):  # until the client hangs up: a close of ours could overtake the alert
+                    pass
 
 
 async def test_no_connection_that_showed_a_certificate_is_used_again(

@@ -173,9 +173,17 @@ def _as_job_errors() -> Iterator[None]:
         raise TransientJobError(ErrorClass.HTTP_ERROR, reason) from None
     except aiohttp.ClientPayloadError:
         raise TransientJobError(ErrorClass.HTTP_ERROR, "the body ended early or is damaged") from None
-    except aiohttp.ClientConnectionError:
-        raise TransientJobError(ErrorClass.HTTP_ERROR, "the connection was lost") from None
+    except aiohttp.ClientConnectionError as error:
+        raise _lost(error) from None
     except aiohttp.InvalidURL:
         raise JobError(ErrorClass.URL_FORBIDDEN, "aiohttp takes this for no URL") from None
     except aiohttp.ClientError as error:
         raise JobError(ErrorClass.HTTP_ERROR, f"the answer is not valid HTTP ({type(error).__name__})") from None
+
+
+def _lost(error: aiohttp.ClientConnectionError) -> TransientJobError:
+    """Return the error for a connection that ended: since TLS 1.3 that may be what a server says to our certificate."""
+    if isinstance(error.__cause__, ssl.SSLError):
+        why = (error.__cause__.reason or "no reason").lower().replace("_", " ")
+        return TransientJobError(ErrorClass.TLS_ERROR, f"the server ended TLS: {why}")
+    return TransientJobError(ErrorClass.HTTP_ERROR, "the connection was lost")
