@@ -37,7 +37,7 @@ fi
 
 rm -f "$destdir$units"/v2td{.service,@.service,.slice} "$destdir"/etc/{sysusers,tmpfiles}.d/v2td.conf
 rm -f "$destdir/etc/sysctl.d/99-v2td.conf" # what it set stays until the machine starts anew
-rm -rf "$destdir$prefix"/{venv,doc,systemd}
+rm -rf "$destdir$prefix"/{venv,doc,systemd} "$destdir/run/v2td"
 # Only if it is empty: what somebody else put there stays.
 rmdir "$destdir$prefix" 2>/dev/null || true
 if [[ $live == yes ]]; then
