@@ -90,4 +90,4 @@ async def raw(session: aiohttp.ClientSession, *pieces: bytes) -> bytes:
 
 def rejected(reason: str) -> float:
     """What the counter says."""
-    return ADMIN_REJECTED.labels(reason)._value.get()
+    return float(ADMIN_REJECTED.labels(reason)._value.get())

@@ -46,23 +46,23 @@ class Guard:
             self._check_host(request)
             if access is not Access.PROBE:
                 self._check_rate(request)
-            self._check_token(request, access)
+            if access is not None:
+                self._check_token(request, access)
             await self._read_body(request)
             return await handler(request)
         except web.HTTPException as error:
             return problem(error.status, error.text or error.reason, _kept(error.headers))
-        except ConnectionError:  # the client has gone: aiohttp sees to it
-            raise
         except Exception:
             log.exception("admin endpoint", path=request.path)
             return problem(500, "see the daemon's log")
 
-    def _access_of(self, request: web.Request) -> Access:
+    def _access_of(self, request: web.Request) -> Access | None:
+        """Who may ask; None: nothing is there, or not by this method, which the router is going to say."""
         resource = request.match_info.route.resource
-        if resource is None:  # nothing is there: the router says so
-            return Access.STATE
+        if resource is None:
+            return None
         method = "GET" if request.method == "HEAD" else request.method
-        return self._access.get((method, resource.canonical), Access.TOKEN)
+        return self._access[method, resource.canonical]
 
     def _check_host(self, request: web.Request) -> None:
         """Refuse other names than ours: a browser sends the page's, and a page's name can be pointed at us.
@@ -118,9 +118,9 @@ class Guard:
             ADMIN_REJECTED.labels("body").inc()
             error.text = f"longer than {self._settings.max_body_bytes} bytes (admin.max_body_bytes)"
             raise
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, ConnectionError):
             ADMIN_REJECTED.labels("malformed").inc()
-            raise web.HTTPBadRequest(text="the body is not as HTTP has it") from None
+            raise web.HTTPBadRequest(text="the body is not as announced") from None
         except TimeoutError:
             ADMIN_REJECTED.labels("slow").inc()
             raise web.HTTPRequestTimeout(text="the body did not arrive in time (admin.request_seconds)") from None
