@@ -24,7 +24,8 @@ from tests.chaos.world import World
 
 RECORDING = "/audio/en-01.flac"  # of one window
 PER_SECOND = 1  # jobs that arrive all the time, so that idle processes are noticed
-AT_ONCE = 8  # jobs that arrive with each blow
+AT_ONCE = 6  # jobs that arrive with each blow
+LONG = "/audio/en-long.ogg"  # two more: work for both decoders, which takes memory
 TWO_EACH: dict[str, Any] = {"engine__slots": 2, "engine__threads": 1, "speech__decoders": 2}
 # Few jobs at once: what is done again is done before the next process gives up, so that none is blamed twice.
 FEW: dict[str, Any] = {"engine__slots": 2, "engine__threads": 1, "speech__decoders": 1, "pipeline__max_prepared": 4}
@@ -49,7 +50,7 @@ async def struck(world: World, size: Size, *, strike: _Strike, cycles: tuple[int
         await world.until_progress(0, PATIENCE_SECONDS)
         for victim in islice(endless((0, "decoder", 1, "decoder")), size.pick(*cycles)):
             before = await _slots(daemon)
-            sent = await world.producer.send(AT_ONCE, RECORDING)
+            sent = await world.producer.send(AT_ONCE, RECORDING) + await world.producer.send(2, LONG)
             if isinstance(victim, int):
                 recoveries.append(await _strike_slot(daemon, victim, strike))
             else:
