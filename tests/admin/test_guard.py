@@ -63,6 +63,14 @@ async def test_what_is_not_the_token_is_refused(daemon: Daemon, given: str) -> N
     assert TOKEN.encode() not in answer
 
 
+async def test_head_is_guarded_like_get(daemon: Daemon) -> None:
+    async with served(daemon, **EXPOSED) as session:
+        async with session.head("/status") as answer:
+            assert answer.status == 401
+        async with session.head("/status", headers=BEARER) as answer:
+            assert answer.status == 200
+
+
 async def test_the_scheme_has_no_case(daemon: Daemon) -> None:
     header = {"Authorization": f"bearer {TOKEN}"}
     async with served(daemon, **EXPOSED) as session, session.get("/status", headers=header) as answer:

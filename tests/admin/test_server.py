@@ -11,7 +11,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.admin.serving import EXPOSED, STATUS, Daemon, raw, served
+from tests.admin.serving import EXPOSED, STATUS, Daemon, port_of, raw, served
 from v2td import metrics
 from v2td.admin import serve
 from v2td.config import AdminSettings
@@ -184,13 +184,19 @@ class TestTls:
             assert (answer.status, answer.url.scheme) == (200, "https")
 
     async def test_who_does_not_trust_it_or_speaks_plain_is_not(
-        self, daemon: Daemon, certificate: dict[str, Path]
+        self, daemon: Daemon, certificate: dict[str, Path], caplog: pytest.LogCaptureFixture
     ) -> None:
         async with served(daemon, **certificate) as session:
             with pytest.raises(aiohttp.ClientConnectorCertificateError):
                 await session.get("/status")
             with pytest.raises(aiohttp.ClientError):
                 await session.get(str(session._base_url).replace("https", "http") + "status")
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port_of(session))
+                writer.write(b"\x16\x03\x01 half a hello")
+                writer.close()
+                await reader.read()
+        assert not caplog.records  # anybody can do this, and must not fill the log
 
     async def test_old_versions_are_refused(
         self, daemon: Daemon, certificate: dict[str, Path], authority: trustme.CA
