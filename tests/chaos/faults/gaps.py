@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -13,9 +14,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.chaos.cluster import cluster
 from tests.chaos.fault import Fault, Result, Size
 from tests.chaos.producer import Sent
+from tests.chaos.recovery import until_finished
 from tests.chaos.world import World
 
-KEYS = 10  # different ones in a compacted topic: so many records of it stay, of each batch
+RECORDS = 200  # of a compacted topic, each time
+KEYS = 10  # that most of them share
+LONELY = 7  # every so many records one has a key that no other has: it stays
 COMPACT_SECONDS = 30.0
 DONE_SECONDS = 60.0
 COMPACTED = {
@@ -27,27 +31,27 @@ COMPACTED = {
 
 
 async def compacted(world: World, size: Size) -> Result:
-    """Most records of a compacted topic are gone before they are read."""
-    async with cluster(brokers=1) as one:
+    """Most records of a compacted topic are gone before they are read: here and there one is left."""
+    cycles = size.pick(1, 5)
+    problems: list[str] = []
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(cluster(brokers=1))
         services = replace(world.services, kafka_bootstrap=one.bootstrap)
-        async with world.elsewhere(services, partitions=1, topic_config=COMPACTED) as own:
-            cycles = size.pick(1, 5)
-            problems: list[str] = []
-            for _ in range(cycles):
-                written = len(own.producer.acknowledged)
-                await _write(own, 20 * KEYS)
-                superseded = own.producer.acknowledged[written:][:-KEYS]
-                own.auditor.excuse(superseded)
-                await asyncio.sleep(0.3)  # longer than segment.ms: the next record begins a segment
-                await _write(own, KEYS)
-                own.auditor.excuse(own.producer.acknowledged[-2 * KEYS : -KEYS])
-                if not await _until_compacted(own):
-                    problems.append(f"not compacted after {COMPACT_SECONDS:g} s: nothing was tried")
-                async with own.daemons.running() as daemon:
-                    await own.until_all_done(DONE_SECONDS)
-                    if deleted := (await daemon.metrics()).get("v2td_records_deleted_total"):
-                        problems.append(f"{deleted:g} records count as deleted by retention")
-            return await own.result(cycles, problems=problems)
+        own = await stack.enter_async_context(world.elsewhere(services, partitions=1, topic_config=COMPACTED))
+        newest: dict[bytes, Sent] = {}
+        for _ in range(cycles):
+            await _write(own, newest, RECORDS)
+            await asyncio.sleep(0.3)  # longer than segment.ms: the next record begins a segment
+            await _write(own, newest, KEYS)
+            kept = {record.offset for record in newest.values()}
+            own.auditor.excuse(record for record in own.producer.acknowledged if record.offset not in kept)
+            if not await _until_compacted(own):
+                problems.append(f"not compacted after {COMPACT_SECONDS:g} s: nothing was tried")
+            async with own.daemons.running() as daemon:
+                await until_finished(own, newest.values(), DONE_SECONDS)
+                if deleted := (await daemon.metrics()).get("v2td_records_deleted_total"):
+                    problems.append(f"{deleted:g} records count as deleted by retention")
+        return await own.result(cycles, problems=problems)
 
 
 async def transactions(world: World, size: Size) -> Result:
@@ -63,13 +67,15 @@ async def transactions(world: World, size: Size) -> Result:
     return await world.result(cycles, problems=problems)
 
 
-async def _write(world: World, count: int) -> None:
-    """Write jobs with KEYS different keys, and add them to the log."""
+async def _write(world: World, newest: dict[bytes, Sent], count: int) -> None:
+    """Write jobs, most of them with KEYS different keys; add them to the log, and to the newest of each key."""
     producer = AIOKafkaProducer(bootstrap_servers=world.services.kafka_bootstrap, acks="all")
     await producer.start()
     try:
         for number in range(count):
-            world.producer.acknowledged.append(await _send(world, producer, 0, key=b"%d" % (number % KEYS)))
+            key = secrets.token_bytes(8) if number % LONELY == 0 else b"%d" % (number % KEYS)
+            newest[key] = record = await _send(world, producer, 0, key=key)
+            world.producer.acknowledged.append(record)
     finally:
         await producer.stop()
 
