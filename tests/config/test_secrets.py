@@ -17,7 +17,14 @@ from v2td.config.definitions import DEFINITIONS
 from v2td.config.secrets import MAX_SECRET_BYTES
 
 NO_FILE = Path("/dev/null")
-SECRETS = ["kafka.sasl_password", "s3.secret_key", "database.dsn", "database.read_dsn", "admin.token"]
+SECRETS = [
+    "kafka.sasl_password",
+    "kafka.ssl_client_pem",
+    "s3.secret_key",
+    "database.dsn",
+    "database.read_dsn",
+    "admin.token",
+]
 IN_TABLES = ["fetch.hosts.bearer_token", "fetch.hosts.headers", "fetch.hosts.client_pem"]
 
 

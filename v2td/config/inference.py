@@ -35,6 +35,22 @@ class SpeechSettings(Section):
     truncated: Literal["accept", "fail"] = Field(
         "accept", description="A damaged recording: keep what could be decoded and say so, or fail it."
     )
+    jail: Literal["available", "required", "off"] = Field(
+        "available",
+        description="Decoders give up network, programs and all files but recordings: as far as this machine has the "
+        "means (`v2td check` tells), or v2td does not start without, or not at all.",
+    )
+    decoder_memory_bytes: Annotated[int, Field(ge=268_435_456)] = Field(
+        2_147_483_648,
+        description="Memory that a decoder may map beyond its libraries, for all recordings it has open; a file that "
+        "makes it want more fails. Eight channels by themselves take some 400 MB.",
+    )
+    decoder_cpu_seconds: Seconds = Field(
+        60, description="CPU time of one piece, on all cores; more ends the decoder. A piece takes about 1 s."
+    )
+    decoder_files: Annotated[int, Field(ge=64)] = Field(
+        4096, description="Files that a decoder may have open; a recording takes two."
+    )
 
 
 class EngineSettings(Section):

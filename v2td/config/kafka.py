@@ -60,13 +60,25 @@ class KafkaSettings(Section):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to the brokers."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "SCRAM-SHA-512", description="Used with SASL_PLAINTEXT and SASL_SSL."
     )
     sasl_username: Text | None = Field(None, description="User for SASL.")
     sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
+    sasl_token_provider: Text | None = Field(
+        None,
+        description="Who makes the tokens of OAUTHBEARER: an entry point of the group v2td.kafka_tokens, which is "
+        "given this section (the user and password above may be its client's) and returns an aiokafka "
+        "AbstractTokenProvider.",
+    )
+    sasl_token_seconds: Seconds = Field(10, description="Longest wait for a token.")
     ssl_ca_file: AbsolutePath | None = Field(
         None, description="CA certificates that sign the brokers'; system's when unset."
+    )
+    ssl_client_pem: SecretStr | None = Field(
+        None,
+        description="Client certificate and its unencrypted private key, PEM, one after the other, where brokers ask "
+        "for them (mTLS).",
     )
 
     @property
@@ -97,7 +109,13 @@ class KafkaSettings(Section):
             yield "topic_languages", f"one at most for each of topics ({', '.join(self.topics)})"
         elif not set(by_topic.values()) <= set(LANGUAGES):
             yield "topic_languages", "languages by Whisper's codes, such as en or vi"
+        yield from self._security_contradictions()
+
+    def _security_contradictions(self) -> Iterator[tuple[str, str]]:
         if self.security_protocol.startswith("SASL"):
-            for name in ("sasl_username", "sasl_password"):
+            oauth = self.sasl_mechanism == "OAUTHBEARER"
+            for name in ("sasl_token_provider",) if oauth else ("sasl_username", "sasl_password"):
                 if getattr(self, name) is None:
-                    yield name, f"set, since security_protocol is {self.security_protocol}"
+                    yield name, f"set, since security_protocol is {self.security_protocol} with {self.sasl_mechanism}"
+        if self.ssl_client_pem is not None and not self.security_protocol.endswith("SSL"):
+            yield "ssl_client_pem", f"unset, since security_protocol is {self.security_protocol}"

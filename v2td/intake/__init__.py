@@ -6,5 +6,6 @@ In: records. Out: calls of a handler that returns when their outcomes are durabl
 from v2td.intake.connection import admin_client, client_options, cluster_id, ensure_topic
 from v2td.intake.consumer import Intake
 from v2td.intake.dead_letters import DeadLetters
+from v2td.intake.refusals import explained
 
-__all__ = ["DeadLetters", "Intake", "admin_client", "client_options", "cluster_id", "ensure_topic"]
+__all__ = ["DeadLetters", "Intake", "admin_client", "client_options", "cluster_id", "ensure_topic", "explained"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,13 +11,19 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, NoError, TopicAlre
 
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
+from v2td.intake.refusals import explained
+from v2td.intake.tokens import token_provider
 from v2td.logs import get_logger
+from v2td.tls import show_certificate, verifying
 
 log = get_logger(__name__)
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the keyword arguments that aiokafka's consumer, producer and admin client share."""
+    """Return the keyword arguments that aiokafka's consumer, producer and admin client share.
+
+    ServiceError when a certificate or the token provider cannot be used.
+    """
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": settings.client_id,
@@ -27,29 +32,31 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "security_protocol": settings.security_protocol,
     }
     if settings.security_protocol.endswith("SSL"):
-        options["ssl_context"] = ssl.create_default_context(cafile=settings.ssl_ca_file)
+        options["ssl_context"] = context = verifying(settings.ssl_ca_file, "kafka.ssl_ca_file")
+        if settings.ssl_client_pem is not None:
+            show_certificate(context, settings.ssl_client_pem, "kafka.ssl_client_pem")
     if settings.security_protocol.startswith("SASL"):
-        password = settings.sasl_password
         options["sasl_mechanism"] = settings.sasl_mechanism
-        options["sasl_plain_username"] = settings.sasl_username
-        options["sasl_plain_password"] = password.get_secret_value() if password else None
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            options["sasl_oauth_token_provider"] = token_provider(settings)
+        else:
+            password = settings.sasl_password
+            options["sasl_plain_username"] = settings.sasl_username
+            options["sasl_plain_password"] = password.get_secret_value() if password else None
     return options
 
 
 @asynccontextmanager
 async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Connect an admin client; ServiceError when no broker answers."""
+    """Connect an admin client; ServiceError, with the reason, when no broker answers or lets us in."""
     admin = AIOKafkaAdminClient(**client_options(settings))
     try:
-        await admin.start()
+        with explained(settings, "connect to Kafka"):
+            await admin.start()
         yield admin
     except KafkaConnectionError as error:
         servers = ", ".join(settings.bootstrap_servers)
-        raise ServiceError(
-            "connect to Kafka",
-            f"no broker at {servers}: {error}",
-            "is it running, and are kafka.bootstrap_servers, security_protocol and the password right?",
-        ) from error
+        raise ServiceError("ask Kafka", f"{servers}: {error}", "the brokers went away: are they running?") from error
     finally:
         await admin.close()
 

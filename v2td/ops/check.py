@@ -18,9 +18,8 @@ from v2td.config import DatabaseSettings, KafkaSettings, S3Settings, Settings
 from v2td.engine import Plan, find_model, plan, plan_slots, read_machine
 from v2td.errors import ConfigError, JobError, ServiceError, first_of
 from v2td.fetch import Downloader, ObjectStore
-from v2td.intake import admin_client, client_options
+from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Options
-from v2td.ops.kafka import explained
 from v2td.ops.transcribe import Transcriber
 
 SERVICE_SECONDS = 15.0  # longest wait for a service to answer
@@ -95,7 +94,7 @@ async def _spool(settings: Settings) -> list[Check]:
 
 async def _kafka(settings: Settings) -> list[Check]:
     kafka = settings.kafka
-    with explained(kafka, "connect to Kafka"):
+    with explained(kafka, "connect to Kafka", quiet=True):
         async with admin_client(kafka) as admin:
             cluster = await admin.describe_cluster()
             topics = {topic["topic"]: topic for topic in await admin.describe_topics()}
@@ -205,7 +204,7 @@ async def _model(settings: Settings) -> list[Check]:
     """Load the model as a slot does, and let it hear a bundled recording."""
     clip = next(recording for recording in bundled.recordings() if recording.name == CLIP)
     start = time.monotonic()
-    async with Transcriber(settings, slots=1) as transcriber:
+    async with Transcriber(settings, [clip.path], slots=1) as transcriber:
         loaded = time.monotonic()
         document = await transcriber.transcribe(clip.path, Options(language=clip.language))
         seconds = time.monotonic() - loaded

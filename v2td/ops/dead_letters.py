@@ -14,10 +14,9 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 
 from v2td.config import Settings
 from v2td.errors import ServiceError, first_of
-from v2td.intake import admin_client, client_options
+from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Headers, SourceRecord
 from v2td.messages.headers import REPLAY_OF
-from v2td.ops.kafka import explained
 from v2td.store import Database, ledger, open_database
 
 OURS = "v2td-"  # headers whose names begin so are v2td's, wherever they came from
@@ -63,7 +62,7 @@ async def open_replayer(settings: Settings, *, again: bool, dry_run: bool) -> As
     kafka = settings.kafka
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database, "v2td dlq"))
-        stack.enter_context(explained(kafka, "replay failures"))
+        stack.enter_context(explained(kafka, "replay failures", quiet=True))
         async with admin_client(kafka) as admin:
             description = await admin.describe_cluster()
             cluster = Cluster(str(description.get("cluster_id") or ""), frozenset(await admin.list_topics()))

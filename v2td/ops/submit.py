@@ -19,11 +19,10 @@ from aiokafka import AIOKafkaProducer
 from v2td.config import FetchSettings, S3Settings, Settings
 from v2td.errors import ErrorClass, JobError, ServiceError
 from v2td.fetch import ObjectStore
-from v2td.intake import admin_client, client_options
+from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Coordinates
 from v2td.messages import without_secrets
 from v2td.ops import request
-from v2td.ops.kafka import explained
 from v2td.store import Reader, StoredFailure, StoredOutcome, ledger, open_database
 
 FIRST_PAUSE_SECONDS = 0.05
@@ -144,7 +143,7 @@ class Submitter:
 async def open_submitter(topic: str, settings: Settings) -> AsyncIterator[Submitter]:
     """Connect a producer; what Kafka refuses, also inside the block, is a ServiceError."""
     kafka = settings.kafka
-    with explained(kafka, f"send to {topic}"):
+    with explained(kafka, f"send to {topic}", quiet=True):
         cluster = await _cluster_with(topic, settings)
         producer = AIOKafkaProducer(**client_options(kafka), acks="all", enable_idempotence=True)
         try:

@@ -35,15 +35,22 @@ class _Progress:
 class Transcriber:
     """Decoders and engine with the model loaded; an async context manager that leaves no process and no file behind.
 
+    Recordings lie at or below `readable`; the decoders can read nothing else.
     `on_progress` is called whenever `decoded_seconds` or `heard_seconds` have grown. Entering raises ConfigError when
     the model is not there, ServiceError when it does not load. It is a TaskGroup too: errors that leave the block come
     in an ExceptionGroup, and a slot that cannot be brought up again cancels it.
     """
 
     def __init__(
-        self, settings: Settings, *, slots: int | None = None, on_progress: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        readable: Sequence[Path],
+        *,
+        slots: int | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._readable = readable
         self._model = find_model(settings.engine)
         engine = settings.engine if slots is None else settings.engine.model_copy(update={"slots": slots})
         self._plan, self._refit = plan_slots(engine, self._model)
@@ -56,7 +63,7 @@ class Transcriber:
         settings = self._settings
         count = decoder_count(settings.speech, len(self._plan.slots))
         async with AsyncExitStack() as stack:
-            self._decoders = await stack.enter_async_context(Decoders(settings.speech, count))
+            self._decoders = await stack.enter_async_context(Decoders(settings.speech, count, self._readable))
             self._engine = await stack.enter_async_context(
                 Engine(settings.engine, settings.quality, self._plan, self._model, self._refit)
             )

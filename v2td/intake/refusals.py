@@ -18,6 +18,7 @@ from aiokafka.errors import (
 
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
+from v2td.intake.tokens import TokenError
 
 _REFUSED = (AuthenticationFailedError, SaslAuthenticationFailed)
 _NO_SASL = (IllegalSaslStateError, UnsupportedSaslMechanismError)
@@ -36,19 +37,16 @@ class _Reasons(logging.Handler):
 
 
 @contextmanager
-def explained(settings: KafkaSettings, operation: str) -> Iterator[None]:
-    """Raise errors of Kafka as ServiceError, with the reason that aiokafka only logged; its logs are held back."""
+def explained(settings: KafkaSettings, operation: str, *, quiet: bool = False) -> Iterator[None]:
+    """Raise errors of Kafka as ServiceError, with the reason that aiokafka only logged; `quiet` holds its logs back."""
     reasons = _Reasons()
     logger = logging.getLogger("aiokafka")
     logger.addHandler(reasons)
-    propagated, logger.propagate = logger.propagate, False
+    propagated, logger.propagate = logger.propagate, logger.propagate and not quiet
     try:
         yield
-    except (KafkaError, ServiceError, OSError, ValueError) as error:
-        if isinstance(error, ServiceError) and not isinstance(error.__cause__, KafkaError):
-            raise
-        cause = error.__cause__ or error
-        raise _explain(settings, operation, reasons.found[-1] if reasons.found else cause) from error
+    except (KafkaError, OSError, ValueError) as error:
+        raise _explain(settings, operation, reasons.found[-1] if reasons.found else error) from error
     finally:
         logger.propagate = propagated
         logger.removeHandler(reasons)
@@ -57,11 +55,14 @@ def explained(settings: KafkaSettings, operation: str) -> Iterator[None]:
 def _explain(settings: KafkaSettings, operation: str, cause: BaseException) -> ServiceError:
     servers = ", ".join(settings.bootstrap_servers)
     told = f"{type(cause).__name__}: {cause}"
+    if isinstance(cause, TokenError):
+        return ServiceError(operation, str(cause), "see kafka.sasl_token_provider, and what it needs")
     if isinstance(cause, _REFUSED):
+        who = f"user {settings.sasl_username}" if settings.sasl_token_provider is None else "the token"
         return ServiceError(
             operation,
-            f"authentication failed: {servers} refuses user {settings.sasl_username} ({told})",
-            "check kafka.sasl_username, sasl_password and sasl_mechanism",
+            f"authentication failed: {servers} refuses {who} ({told})",
+            "check kafka.sasl_username, sasl_password (or sasl_token_provider) and sasl_mechanism",
         )
     if isinstance(cause, _NO_SASL):
         return ServiceError(
@@ -70,17 +71,17 @@ def _explain(settings: KafkaSettings, operation: str, cause: BaseException) -> S
             "check kafka.security_protocol, sasl_mechanism and the port",
         )
     if isinstance(cause, ssl.SSLError):
+        why = ": ".join(filter(None, (cause.reason or str(cause), getattr(cause, "verify_message", ""))))
         return ServiceError(
             operation,
-            f"TLS with {servers} failed: {cause.reason or cause}",
-            "check kafka.ssl_ca_file, security_protocol and the port",
+            f"TLS with {servers} failed: {why}",
+            "check kafka.ssl_ca_file, ssl_client_pem, security_protocol, and the names in the brokers' certificates",
         )
-    if isinstance(cause, FileNotFoundError | PermissionError | IsADirectoryError):
-        return ServiceError(operation, f"{settings.ssl_ca_file}: {cause.strerror}", "check kafka.ssl_ca_file")
     if isinstance(cause, KafkaConnectionError | OSError):
         return ServiceError(
             operation,
             f"no broker at {servers}: {told}",
-            "is it running, and are kafka.bootstrap_servers and security_protocol right?",
+            "is it running, and are kafka.bootstrap_servers and security_protocol right"
+            + ("?" if settings.ssl_client_pem else ", and does it ask for no certificate (ssl_client_pem)?"),
         )
     return ServiceError(operation, told, "see [kafka] in the config, and the broker's ACLs")
