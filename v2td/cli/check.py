@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def check(
     *,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no service; only settings, folders, model.")] = False,
+    host: Annotated[
+        bool, typer.Option("--host", help="Only tell which recommendations for a machine this one meets.")
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="Show all settings, not only those that differ.")] = False,
     json: Json = False,
     config: Config = None,
@@ -30,7 +33,8 @@ def check(
 ) -> None:
     """Check settings, Kafka, Postgres, S3 and model, and show the plan of slots; exit code 1 when something is wrong.
 
-    Nothing is changed: no group is joined, no schema upgraded, no topic created.
+    Nothing is changed: no group is joined, no schema upgraded, no topic created. With --host the exit code is 0 in any
+    case: no recommendation is needed to work.
     """
     from v2td.config import InvalidConfigError
     from v2td.ops.check import Check, slot_plan
@@ -43,6 +47,9 @@ def check(
         checks = [Check("config", False, f"{each.field} = {each.value}", each.hint) for each in error.problems]
         typer.echo(jsonlib.dumps(_report(checks, None, None), ensure_ascii=False))
         raise typer.Exit(1) from None
+    if host:
+        _check_host(loaded.settings, json=json)
+        return
     settings = _settings(loaded, every=every)
     layout = slot_plan(loaded.settings)
     if not json:
@@ -56,6 +63,22 @@ def check(
         bad = sum(not each.ok for each in checks)
         typer.echo(f"{bad} of {len(checks)} checks failed" if bad else "all is well")
     raise typer.Exit(0 if all(each.ok for each in checks) else 1)
+
+
+def _check_host(settings: Settings, *, json: bool) -> None:
+    """Show each recommendation, what was found, and what brings it where it is not met."""
+    from v2td.ops.host import recommendations
+
+    found = recommendations(settings)
+    if json:
+        typer.echo(jsonlib.dumps({"recommendations": [asdict(each) for each in found]}, ensure_ascii=False))
+        return
+    for each in found:
+        typer.echo(f"{'✓' if each.met else '·'} {each.name}: {each.found}")
+        if not each.met:
+            typer.echo(f"  recommended: {each.recommended} ({each.why})")
+            typer.echo(f"  → {each.how}")
+    typer.echo(f"{sum(each.met for each in found)} of {len(found)} recommendations are met; none is needed to work")
 
 
 async def _run(settings: Settings, *, offline: bool, show: bool) -> list[Check]:

@@ -59,7 +59,7 @@ def _network(proc: Path) -> Iterator[Recommendation]:
 def _reaches(found: str, wanted: str) -> bool:
     """Whether the largest buffer is as large, or the word is the same."""
     last = found.split()[-1:] or [""]
-    goal = wanted.split()[-1]
+    goal = wanted.rsplit(maxsplit=1)[-1]
     return int(last[0]) >= int(goal) if last[0].isdecimal() and goal.isdecimal() else last[0] == goal
 
 
@@ -149,5 +149,3 @@ def _read(path: Path) -> str:
     except OSError:
         return ""
     return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
-
-
