@@ -48,7 +48,7 @@ PLACES = {
 }
 
 _RULE = re.compile(
-    r"(?P<place>[a-z_.]+)=(?P<action>kill|hang|raise|full|oom|leak|sleep(?P<seconds>\d*\.?\d+))"
+    r"(?P<place>[a-z_.]+)=(?P<action>kill|segv|hang|raise|full|oom|leak|sleep(?P<seconds>\d*\.?\d+))"
     r"(@(?P<visit>\d+|\*))?"
 )
 
@@ -83,6 +83,15 @@ def arm() -> list[str]:
         _armed.setdefault(rule["place"], []).append(_Rule(action, float(rule["seconds"] or 0), visit))
     os.environ[ARMED_VARIABLE] = "1"
     return sorted(_armed)
+
+
+def log_file() -> Path | None:
+    """Return where failpoints that go off are noted, so that a child may be allowed to; None when nothing is armed."""
+    if not os.environ.get(ARMED_VARIABLE) or LOG_VARIABLE not in os.environ:
+        return None
+    path = Path(os.environ[LOG_VARIABLE])
+    path.touch()
+    return path
 
 
 def arm_child() -> None:
@@ -126,6 +135,8 @@ def _act(place: str, rule: _Rule) -> None:
     match rule.action:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "segv":
+            os.kill(os.getpid(), signal.SIGSEGV)
         case "raise":
             raise FailpointError(f"failpoint {place}")
         case "full":

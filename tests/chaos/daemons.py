@@ -23,8 +23,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.living import lives
 from v2td import failpoints
 
-Kind = Literal["echo", "real"]
-COMMANDS: dict[Kind, tuple[str, ...]] = {"echo": ("-m", "tests.chaos.echo"), "real": ("-m", "v2td")}
+Kind = Literal["echo", "real", "corpus"]
+COMMANDS: dict[Kind, tuple[str, ...]] = {
+    "echo": ("-m", "tests.chaos.echo"),
+    "real": ("-m", "v2td"),
+    "corpus": ("-m", "tests.corpus.daemon"),  # with names that an attacker's name server would answer for
+}
 MARK = "CHAOS_MARK"  # in the environment of a daemon, and so of all its children
 START_SECONDS = 60.0
 ORPHAN_SECONDS = 2.0
