@@ -47,12 +47,12 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_install_upgrade_uninstall(tmp_path: Path) -> None:
+def test_install_upgrade_uninstall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, said = script(INSTALL, PREFIX, destdir=tmp_path)
     assert code == 0, said
     venv = tmp_path / PREFIX[1:] / "venv"
     config = tmp_path / "etc/v2td/config.toml"
-    unit = tmp_path / "etc/systemd/system/v2td.service"
+    units = tmp_path / "etc/systemd/system"
 
     # The command is there, names the interpreter where it will be, and the package in it works.
     first_lines = (venv / "bin/v2td").read_text().splitlines()[:2]  # the second where pip found the path too long
@@ -61,8 +61,14 @@ def test_install_upgrade_uninstall(tmp_path: Path) -> None:
         [venv / "bin/python", "-m", "v2td", "--version"], text=True, capture_output=True, cwd="/", check=False
     )
     assert version.stdout.startswith("v2td "), version.stderr
-    assert f"ExecStart={PREFIX}/venv/bin/v2td run --config /etc/v2td/config.toml" in unit.read_text()
-    assert "/opt/v2td" not in unit.read_text()
+    assert {unit.name for unit in units.iterdir()} == {"v2td.service", "v2td@.service", "v2td.slice"}
+    for unit in units.glob("*.service"):
+        assert f"ExecStart={PREFIX}/venv/bin/v2td run --config /etc/v2td/config.toml" in unit.read_text()
+    optional = tmp_path / PREFIX[1:] / "systemd"
+    assert {each.name for each in optional.iterdir()} == {"gpu.conf", "cpus.conf", "99-v2td.conf"}
+    assert all("/opt/v2td" not in each.read_text() for each in (*units.iterdir(), *optional.iterdir()))
+    # The kernel's settings count for every program of the machine, so they come only when asked for.
+    assert not (tmp_path / "etc/sysctl.d").exists()
 
     # The config may hold a password, and what is found there is found by the unit and by a person alike.
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
@@ -78,7 +84,16 @@ def test_install_upgrade_uninstall(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
     assert venv.stat().st_ino == inode
     assert "is up to date" in said
-    assert {path.name for path in venv.parent.iterdir()} == {"venv", "doc"}
+    assert {path.name for path in venv.parent.iterdir()} == {"venv", "doc", "systemd"}
+
+    # An environment that was built in another way stays as it is, and the kernel's settings come when asked for.
+    monkeypatch.setenv("VENV", "keep")
+    monkeypatch.setenv("SYSCTL", "yes")
+    (venv / ".built-of").write_text("something else")
+    code, said = script(INSTALL, PREFIX, destdir=tmp_path)
+    assert code == 0, said
+    assert (venv / ".built-of").read_text() == "something else"
+    assert (tmp_path / "etc/sysctl.d/99-v2td.conf").read_bytes() == (ROOT / "systemd/99-v2td.conf").read_bytes()
 
     code, said = script(UNINSTALL, PREFIX, destdir=tmp_path)
     assert code == 0, said
@@ -93,9 +108,10 @@ def test_a_failing_build_leaves_everything_as_it_was(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     (checkout / ".ci").mkdir(parents=True)
     (checkout / "systemd").mkdir()
-    for name in ("systemd/install.sh", "systemd/v2td.service", "systemd/v2td.sysusers", ".ci/find-python"):
-        (checkout / name).write_bytes((ROOT / name).read_bytes())
-        (checkout / name).chmod(0o755)
+    for path in (*ROOT.glob("systemd/*"), ROOT / ".ci/find-python"):
+        copy = checkout / path.relative_to(ROOT)
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o755)
     (checkout / ".ci/constraints.txt").write_text(f"--no-index\nhatchling==0 --hash=sha256:{'0' * 64}\n")
     destination = tmp_path / "root"
     running = destination / PREFIX[1:] / "venv"
@@ -139,3 +155,11 @@ def test_the_environment_is_made_of_hashed_versions() -> None:
     assert constraints.count("--hash=sha256:") >= len(packages)
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert all(any(line.startswith(each.split(">")[0] + "==") for line in packages) for each in needed)
+
+
+def test_an_environment_to_be_kept_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENV", "keep")
+    code, said = script(INSTALL, PREFIX, destdir=tmp_path)
+    assert code == 1
+    assert f"there is no {tmp_path}{PREFIX}/venv/bin/v2td" in said
+    assert list(contents(tmp_path)) == []

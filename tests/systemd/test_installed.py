@@ -103,7 +103,9 @@ async def test_killed_and_frozen(installed: Installed) -> None:
     await until_restarted(2)
     assert "Watchdog timeout" in container.journal(unit)
     await installed.world.until_finished(2, 40)
-    rows = await installed.world.rows("SELECT count(*) AS n, count(DISTINCT audio_url) AS recordings FROM transcriptions")
+    rows = await installed.world.rows(
+        "SELECT count(*) AS n, count(DISTINCT audio_url) AS recordings FROM transcriptions"
+    )
     assert rows == [{"n": 2, "recordings": 2}]
 
 

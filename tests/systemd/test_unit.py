@@ -14,7 +14,11 @@ from v2td.config import Settings
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "v2td.service"
-MAX_EXPOSURE = 2.0  # redis 9.4, postgresql 9.6 by the same measure
+TEMPLATE = ROOT / "systemd" / "v2td@.service"
+SLICE = ROOT / "systemd" / "v2td.slice"
+GPU = ROOT / "systemd" / "gpu.conf"
+MAX_EXPOSURE = 1.5  # redis 9.4, postgresql 9.6 by the same measure
+MAX_EXPOSURE_GPU = 2.0
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -25,14 +29,25 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """The unit with an executable that exists on this machine, since verify looks for it."""
-    here = tmp_path / "v2td.service"
+@pytest.fixture(params=[UNIT, TEMPLATE], ids=["service", "template"])
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A unit with an executable that exists on this machine, since verify looks for it, and its slice beside it."""
+    here = tmp_path / str(request.param.name)
     v2td = Path(sys.executable).with_name("v2td")
     assert v2td.exists()
-    here.write_text(UNIT.read_text().replace("/opt/v2td/venv/bin/v2td", str(v2td)))
+    here.write_text(request.param.read_text().replace("/opt/v2td/venv/bin/v2td", str(v2td)))
+    (tmp_path / SLICE.name).write_text(SLICE.read_text())
     return here
+
+
+def exposure(*arguments: str, at_most: float) -> float:
+    """What systemd makes of a unit's hardening, from 0 to 10, less being better; fails where it is above a limit."""
+    judged = analyze("security", "--offline=true", "--no-pager", f"--threshold={at_most * 10:.0f}", *arguments)
+    found = re.search(r"Overall exposure level .*: ([0-9.]+)", judged.stdout)
+    assert found is not None, judged.stdout
+    print(f"exposure {found[1]}")
+    assert judged.returncode == 0, judged.stdout
+    return float(found[1])
 
 
 def value(key: str) -> str:
@@ -41,24 +56,57 @@ def value(key: str) -> str:
     return str(found)
 
 
-def test_systemd_understands_the_unit(unit: Path) -> None:
-    verified = analyze("verify", "--recursive-errors=no", str(unit))
+def test_systemd_understands_the_units(unit: Path) -> None:
+    verified = analyze("verify", "--recursive-errors=no", str(unit), str(unit.with_name(SLICE.name)))
     assert (verified.returncode, verified.stdout) == (0, "")
 
 
-def test_verify_would_notice_a_mistake(unit: Path) -> None:
-    unit.write_text(unit.read_text().replace("WatchdogSec=", "WatchdogSeconds="))
-    assert "WatchdogSeconds" in analyze("verify", "--recursive-errors=no", str(unit)).stdout
+@pytest.mark.parametrize("name", ["the unit", "the slice"])
+def test_verify_would_notice_a_mistake(unit: Path, name: str) -> None:
+    wrong = unit if name == "the unit" else unit.with_name(SLICE.name)
+    key = "WatchdogSec" if name == "the unit" else "CPUWeight"
+    wrong.write_text(wrong.read_text().replace(f"\n{key}=", f"\n{key}onds="))
+    assert f"{key}onds" in analyze("verify", "--recursive-errors=no", str(unit), str(wrong)).stdout
 
 
 def test_exposure(unit: Path) -> None:
-    threshold = f"--threshold={MAX_EXPOSURE * 10:.0f}"
-    judged = analyze("security", "--offline=true", "--no-pager", threshold, str(unit))
-    exposure = re.search(r"Overall exposure level .*: ([0-9.]+)", judged.stdout)
-    assert exposure is not None, judged.stdout
-    print(f"exposure {exposure[1]}")
-    assert judged.returncode == 0, judged.stdout
-    assert float(exposure[1]) <= MAX_EXPOSURE
+    assert exposure(str(unit), at_most=MAX_EXPOSURE) <= MAX_EXPOSURE
+
+
+def test_exposure_with_a_gpu(tmp_path: Path) -> None:
+    """The drop-in opens NVIDIA's devices and nothing else."""
+    folder = tmp_path / "etc/systemd/system"
+    drop_ins = folder / "v2td.service.d"
+    drop_ins.mkdir(parents=True)
+    (folder / UNIT.name).write_text(UNIT.read_text())
+    (folder / SLICE.name).write_text(SLICE.read_text())
+    without = exposure(f"--root={tmp_path}", "v2td.service", at_most=MAX_EXPOSURE)
+    (drop_ins / GPU.name).write_text(GPU.read_text())
+    with_gpu = exposure(f"--root={tmp_path}", "v2td.service", at_most=MAX_EXPOSURE_GPU)
+    assert without < with_gpu <= MAX_EXPOSURE_GPU
+
+
+def directives(path: Path) -> list[str]:
+    """All that a unit says, without its comments."""
+    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def test_the_template_is_the_service_but_for_what_tells_instances_apart() -> None:
+    service, template = directives(UNIT), directives(TEMPLATE)
+    assert {line for line in service if line not in template} == {
+        "Description=v2td, speech to text from Kafka to Postgres",
+        "CacheDirectory=v2td",
+        "RuntimeDirectory=v2td",
+    }
+    assert {line for line in template if line not in service} == {
+        "Description=v2td, speech to text from Kafka to Postgres, instance %i",
+        "CacheDirectory=v2td/%i",
+        "RuntimeDirectory=v2td/%i",
+        "Environment=V2TD_ADMIN__PORT=946%i",
+        "EnvironmentFile=-/etc/v2td/%i.env",
+    }
+    order = [line for line in service if line in template]
+    assert order == [line for line in template if line in service]
 
 
 def test_the_manager_waits_for_a_whole_shutdown() -> None:
