@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from v2td.errors import ServiceError
 from v2td.intake.tokens import TokenError
 
 _REFUSED = (AuthenticationFailedError, SaslAuthenticationFailed)
+_ABOUT_OUR_CERTIFICATE = re.compile("ALERT_.*(CERTIFICATE|UNKNOWN_CA)")
 _NO_SASL = (IllegalSaslStateError, UnsupportedSaslMechanismError)
 
 
@@ -54,6 +56,8 @@ def explained(settings: KafkaSettings, operation: str, *, quiet: bool = False) -
 
 def _explain(settings: KafkaSettings, operation: str, cause: BaseException) -> ServiceError:
     servers = ", ".join(settings.bootstrap_servers)
+    if isinstance(cause, KafkaConnectionError) and isinstance(cause.__cause__, ssl.SSLError):
+        cause = cause.__cause__  # since TLS 1.3 a client's certificate is judged after the handshake
     told = f"{type(cause).__name__}: {cause}"
     if isinstance(cause, TokenError):
         return ServiceError(operation, str(cause), "see kafka.sasl_token_provider, and what it needs")
@@ -72,6 +76,8 @@ def _explain(settings: KafkaSettings, operation: str, cause: BaseException) -> S
         )
     if isinstance(cause, ssl.SSLError):
         why = ": ".join(filter(None, (cause.reason or str(cause), getattr(cause, "verify_message", ""))))
+        if _ABOUT_OUR_CERTIFICATE.search(why):
+            why += ", which is: it " + ("refuses our certificate" if settings.ssl_client_pem else "asks us for one")
         return ServiceError(
             operation,
             f"TLS with {servers} failed: {why}",

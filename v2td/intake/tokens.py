@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+from aiokafka import conn
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, SaslAuthenticationFailed
 
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
@@ -27,6 +28,7 @@ class TokenError(KafkaError):  # type: ignore[misc]  # aiokafka has no types
 
 def token_provider(settings: KafkaSettings) -> AbstractTokenProvider:
     """Return what makes the tokens; ServiceError when the entry point is not there or cannot be used."""
+    conn.OAuthAuthenticator = _Authenticator
     name = settings.sasl_token_provider
     found = entry_points(group=GROUP)
     if name not in found.names:
@@ -43,6 +45,17 @@ def token_provider(settings: KafkaSettings) -> AbstractTokenProvider:
             "make Kafka tokens", f"the token provider {name} returns no aiokafka.abc.AbstractTokenProvider", "mend it"
         )
     return _Guarded(name, provider, settings.sasl_token_seconds)
+
+
+class _Authenticator(conn.OAuthAuthenticator):  # type: ignore[misc]  # aiokafka has no types
+    """As aiokafka's, which takes a broker's refusal for success and then the answers to come for something else."""
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        if payload:  # a broker that accepts says nothing, RFC 7628
+            status = re.search(rb'"status"\s*:\s*"([a-z_]{1,64})"', payload)
+            raise SaslAuthenticationFailed(status[1].decode() if status else "it does not say why")
+        step: tuple[bytes, bool] | None = await super().step(payload)
+        return step
 
 
 class _Guarded(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types

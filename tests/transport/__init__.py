@@ -1,0 +1,1 @@
+"""Encrypted ways to the real services, with right, wrong and expired certificates."""
