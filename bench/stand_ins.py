@@ -44,6 +44,8 @@ class ConstantDownloader(_Room):
     def __init__(self, *_: Any) -> None:
         pass
 
+    folders = ()
+
     async def fetch(self, _url: str) -> Audio:
         """Return the constant."""
         return _AUDIO

@@ -73,7 +73,7 @@ def settings(tmp_path: Path) -> Settings:
 async def rooms(settings: Settings, recorder: Recorder) -> AsyncIterator[Rooms]:
     async with AsyncExitStack() as stack:
         downloader = await stack.enter_async_context(Downloader(settings.fetch, settings.s3))
-        decoders = await stack.enter_async_context(Decoders(SpeechSettings(), 1))
+        decoders = await stack.enter_async_context(Decoders(SpeechSettings(), 1, downloader.folders))
         layout = plan(read_machine(), settings.engine)
         engine = await stack.enter_async_context(
             Engine(settings.engine, settings.quality, layout, find_model(settings.engine))

@@ -14,9 +14,11 @@ import errno
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType
 from typing import Any, Literal, Self, TypeVar
 
 import psutil
@@ -52,11 +54,11 @@ class ChildDied(Exception):  # noqa: N818 (an event of the child, not a fault of
         self.reason: DeathReason = reason
 
 
-def enter(cpus: Sequence[int], nice: int, parent_pid: int) -> None:
+def enter(cpus: Sequence[int], nice: int, parent_pid: int, confine: Callable[[], None] | None) -> None:
     """Make this process a well-behaved child; runs in the child before anything else.
 
     It is killed by the kernel when the parent goes, ignores Ctrl-C (the parent decides), and runs on `cpus`
-    only (all that it may use, when empty).
+    only (all that it may use, when empty). `confine` takes its rights away last, while it has but one thread.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -66,12 +68,29 @@ def enter(cpus: Sequence[int], nice: int, parent_pid: int) -> None:
         os.sched_setaffinity(0, cpus)
     if nice:
         os.nice(nice)
+    if confine is not None:
+        confine()
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep a process that is started here from importing `__main__`, as loky's `init_main_module=False` does.
+
+    A child needs nothing of it, and what it imports may start threads, which escape `confine`.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class Child:
     """One process that answers calls, one at a time; an async context manager that leaves no process behind.
 
-    `setup(*args)` runs in the child before the first call (a model is loaded there) and has `load_seconds`.
+    `setup(*args)` runs in the child before the first call (a model is loaded there) and has `load_seconds`;
+    `confine()` runs before that, when nothing is loaded yet.
     Not safe for concurrent calls: its owner awaits one before it makes the next. A call whose await is
     cancelled goes on in the child, so an owner that is cancelled must close or restart the child.
     """
@@ -85,6 +104,7 @@ class Child:
         cpus: Sequence[int] = (),
         nice: int = 0,
         load_seconds: float = 300.0,
+        confine: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self._setup = setup
@@ -92,6 +112,7 @@ class Child:
         self._cpus = tuple(cpus)
         self._nice = nice
         self._load_seconds = load_seconds
+        self._confine = confine
         self._executor: ProcessPoolExecutor | None = None
         self.pid: int | None = None  # set while the process is ready
         self.generation = 0  # grows with every restart
@@ -118,7 +139,9 @@ class Child:
         deadline = asyncio.timeout(self._load_seconds)
         try:
             async with deadline:
-                pid = await self._answer(executor.submit(os.getpid))
+                with _no_main_module():
+                    first = executor.submit(os.getpid)  # which starts the process
+                pid = await self._answer(first)
                 self.set_up = await self._answer(executor.submit(self._setup, *self._args))
                 self.pid = pid
         except BaseException as error:
@@ -246,5 +269,5 @@ class Child:
         except psutil.NoSuchProcess:
             return 0, 0.0
 
-    def _enter_args(self) -> tuple[Sequence[int], int, int]:
-        return self._cpus, self._nice, os.getpid()
+    def _enter_args(self) -> tuple[Sequence[int], int, int, Callable[[], None] | None]:
+        return self._cpus, self._nice, os.getpid(), self._confine

@@ -136,7 +136,8 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
         async with database.acquire() as connection:
             await store.ensure_partitions(connection, settings.database.partitions_ahead)
         downloader = await enter(Downloader(settings.fetch, settings.s3))
-        decoders = await enter(Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots))))
+        count = decoder_count(settings.speech, len(layout.slots))
+        decoders = await enter(Decoders(settings.speech, count, downloader.folders))
         engine = await enter(Engine(settings.engine, settings.quality, layout, model, refit))
         dead_letters = await enter(DeadLetters(settings.kafka))
         writer = store.Writer(database, settings.database, dead_letters.send)

@@ -54,7 +54,7 @@ async def _each(windows: Iterable[Window]) -> AsyncIterator[Window]:
 async def _main(settings: config.Settings, answers: TextIO) -> None:
     model = find_model(settings.engine)
     layout, refit = plan_slots(settings.engine, model)
-    decoders = Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots)))
+    decoders = Decoders(settings.speech, decoder_count(settings.speech, len(layout.slots)), [Path("/")])
     async with (
         decoders,
         Engine(settings.engine, settings.quality, layout, model, refit) as engine,

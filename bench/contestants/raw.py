@@ -25,7 +25,7 @@ async def _hear(transcriber: Transcriber, clips: list[dict[str, Any]]) -> Run:
 
 
 async def _main(settings: config.Settings, answers: TextIO) -> None:
-    async with Transcriber(settings) as transcriber:
+    async with Transcriber(settings, [Path("/")]) as transcriber:
         await answer_requests(answers, partial(_hear, transcriber))
 
 

@@ -42,7 +42,7 @@ async def through(decoders: Decoders, engine: Engine, recording: Recording, opti
 @pytest.mark.parametrize("given", [True, False], ids=["language given", "language detected"])
 async def test_every_bundled_recording_gets_its_text_language_and_times(tmp_path: Path, given: bool) -> None:
     async with (
-        Decoders(SpeechSettings(pcm_dir=tmp_path), 1) as decoders,
+        Decoders(SpeechSettings(pcm_dir=tmp_path), 1, [tmp_path]) as decoders,
         running_engine(2) as engine,
         asyncio.TaskGroup() as group,
     ):

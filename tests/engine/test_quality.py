@@ -89,7 +89,7 @@ def ours(takes: Mapping[str, Take], tmp_path_factory: pytest.TempPathFactory) ->
 
     async def hear_all() -> dict[str, Recognition]:
         async with (
-            Decoders(SpeechSettings(pcm_dir=folder), 1) as decoders,
+            Decoders(SpeechSettings(pcm_dir=folder), 1, [folder]) as decoders,
             running_engine(1) as engine,
             asyncio.TaskGroup() as group,
         ):

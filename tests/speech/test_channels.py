@@ -29,8 +29,8 @@ def pcm_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def decoders(pcm_dir: Path) -> AsyncIterator[Decoders]:
-    async with Decoders(SpeechSettings(pcm_dir=pcm_dir, piece_seconds=60), 1) as opened:
+async def decoders(pcm_dir: Path, tmp_path: Path) -> AsyncIterator[Decoders]:
+    async with Decoders(SpeechSettings(pcm_dir=pcm_dir, piece_seconds=60), 1, [tmp_path]) as opened:
         yield opened
         assert not list(pcm_dir.glob("*/*.pcm")), "a PCM file was left behind"
 

@@ -39,7 +39,7 @@ def settings(pcm_dir: Path, **changes: object) -> SpeechSettings:
 @pytest.fixture
 async def decoders(pcm_dir: Path) -> AsyncIterator[Decoders]:
     """One child, so that all recordings meet in it."""
-    async with Decoders(settings(pcm_dir), 1) as opened:
+    async with Decoders(settings(pcm_dir), 1, [pcm_dir.parent]) as opened:
         yield opened
         assert not list(pcm_dir.glob("*/*.pcm")), "a PCM file was left behind"
     assert not list(pcm_dir.iterdir())
@@ -152,7 +152,7 @@ async def test_policies_refuse(pcm_dir: Path, tmp_path: Path, changes: dict[str,
     cut = tmp_path / "cut.flac"
     whole = bundled("en-01.flac").path.read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
-    async with Decoders(settings(pcm_dir, **changes), 1) as decoders:
+    async with Decoders(settings(pcm_dir, **changes), 1, [pcm_dir.parent]) as decoders:
         assert await refused(decoders, cut) is expected
         assert not list(pcm_dir.glob("*/*.pcm"))
 
@@ -229,7 +229,7 @@ async def test_a_recording_that_kills_its_decoder_twice_fails_and_no_other(
 
 
 async def test_a_decoder_that_hangs_is_killed(pcm_dir: Path) -> None:
-    async with Decoders(settings(pcm_dir, deadline_seconds=1), 1) as decoders:
+    async with Decoders(settings(pcm_dir, deadline_seconds=1), 1, [pcm_dir.parent]) as decoders:
         pid = stop_child(decoders)
         (window,), _speech = await windows_of(decoders, audio(bundled("en-01.flac").path))
         assert window.index == 0
@@ -295,7 +295,7 @@ async def test_a_recording_that_vanished_is_no_crash(decoders: Decoders, tmp_pat
 
 
 async def test_no_process_remains(pcm_dir: Path) -> None:
-    async with Decoders(settings(pcm_dir), 2) as decoders:
+    async with Decoders(settings(pcm_dir), 2, [pcm_dir.parent]) as decoders:
         pids = [slot.child.pid for slot in decoders._slots]
         assert all(pid is not None and psutil.pid_exists(pid) for pid in pids)
     assert not any(pid is not None and psutil.pid_exists(pid) for pid in pids)
@@ -303,7 +303,7 @@ async def test_no_process_remains(pcm_dir: Path) -> None:
 
 
 async def test_two_children_share_the_work(pcm_dir: Path, long_recording: Audio) -> None:
-    async with Decoders(settings(pcm_dir), 2) as decoders, AsyncExitStack() as stack:
+    async with Decoders(settings(pcm_dir), 2, [pcm_dir.parent]) as decoders, AsyncExitStack() as stack:
         for _ in range(4):
             speech = await stack.enter_async_context(decoders.prepare(long_recording))
             await anext(speech.windows)

@@ -102,7 +102,7 @@ async def _transcribe(
             with _paused(bar):
                 output.write(path, document)
 
-        async with Transcriber(settings, on_progress=on_progress) as transcriber:
+        async with Transcriber(settings, files, on_progress=on_progress) as transcriber:
             bar.reset(task, description="transcribing", total=None)
             return await transcribe_all(transcriber, files, options, finished)
 

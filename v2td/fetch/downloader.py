@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from pathlib import Path
 from typing import Self
 
 from aiohttp.abc import AbstractResolver
@@ -57,6 +58,11 @@ class Downloader:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where the recordings lie that `fetch` returns."""
+        return (self._spool.folder, *self._settings.file_roots)
 
     async def fetch(self, url: str) -> Audio:
         """Bring a recording onto this machine and return it; the caller hands it back to `discard`.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from v2td import failpoints
 from v2td.child import lacks_memory
 from v2td.errors import ErrorClass, JobError
+from v2td.jail import limit_cpu, limit_process
 from v2td.jobs import SAMPLE_RATE, Span
 from v2td.speech.demux import Pcm, PcmReader
 from v2td.speech.vad import VadSettings, find_speech
@@ -35,6 +36,7 @@ class DecodeRequest:
     split: bool
     max_seconds: float
     piece_seconds: float
+    cpu_seconds: float  # to open it, and for each piece
     vad: VadSettings
 
 
@@ -72,7 +74,7 @@ class _Channel:
 
 class _OpenRecording:
     def __init__(self, request: DecodeRequest) -> None:
-        self._request = request
+        self.request = request
         self._reader = PcmReader(request.audio, request.max_seconds, split=request.split)
         self._channels = [_Channel(request.vad) for _ in range(self._reader.channels)]
         # Not truncated: after a crash the same samples are written again while others may read them.
@@ -94,7 +96,7 @@ class _OpenRecording:
 
     def _read(self) -> Pcm:
         try:
-            return self._reader.read(int(self._request.piece_seconds * SAMPLE_RATE))
+            return self._reader.read(int(self.request.piece_seconds * SAMPLE_RATE))
         except JobError:
             raise
         except Exception as error:  # FFmpeg knows more ways to fail than its documentation
@@ -110,10 +112,20 @@ class _OpenRecording:
 _recordings: dict[int, _OpenRecording] = {}
 
 
-def setup() -> None:
-    """Load what every recording needs: the VAD (2 MB)."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a decoder may use up, `file_bytes` for the PCM of a recording."""
+
+    memory_bytes: int
+    files: int
+    file_bytes: int
+
+
+def setup(limits: Limits) -> None:
+    """Load what every recording needs, the VAD (2 MB); then no more than `limits`."""
     failpoints.arm_child()
     get_vad_model()
+    limit_process(memory_bytes=limits.memory_bytes, files=limits.files, file_bytes=limits.file_bytes)
 
 
 def open_recording(token: int, request: DecodeRequest, abandoned: tuple[int, ...]) -> int:
@@ -121,6 +133,7 @@ def open_recording(token: int, request: DecodeRequest, abandoned: tuple[int, ...
 
     JobError when it is no audio that may be read.
     """
+    limit_cpu(request.cpu_seconds)
     for each in abandoned:
         close_recording(each)
     opened = _recordings[token] = _OpenRecording(request)
@@ -130,8 +143,10 @@ def open_recording(token: int, request: DecodeRequest, abandoned: tuple[int, ...
 def next_piece(token: int) -> Piece:
     """Decode the next piece; JobError too_long. After an error the recording is closed."""
     try:
+        recording = _recordings[token]
+        limit_cpu(recording.request.cpu_seconds)
         failpoints.reach_blocking("decoder.piece")
-        piece = _recordings[token].next_piece()
+        piece = recording.next_piece()
     except BaseException:
         close_recording(token)
         raise

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from v2td import metrics
+from v2td import failpoints, metrics
 from v2td.child import Child, ChildDied
 from v2td.config import SpeechSettings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
+from v2td.jail import Jail, means
 from v2td.jobs import SAMPLE_RATE, Audio, Channels, Window
 from v2td.logs import get_logger
 from v2td.scratch import NO_ROOM, Remover, can_never_fit, scratch_folder
 from v2td.speech import decode_worker
-from v2td.speech.decode_worker import DecodeRequest, Piece
+from v2td.speech.decode_worker import DecodeRequest, Limits, Piece
+from v2td.speech.demux import MAX_CHANNELS
 from v2td.speech.holes import punch_hole
 from v2td.speech.vad import VadSettings
 from v2td.speech.windows import ChannelPacker
@@ -87,8 +89,8 @@ class Speech:
 class _Slot:
     """One decoder child, which answers one call at a time, in order of arrival."""
 
-    def __init__(self, name: str) -> None:
-        self.child = Child(name, decode_worker.setup, nice=NICE)
+    def __init__(self, name: str, limits: Limits, confine: Callable[[], None] | None) -> None:
+        self.child = Child(name, decode_worker.setup, (limits,), nice=NICE, confine=confine)
         self.open = 0  # recordings, for choosing the least loaded
         self._abandoned: list[int] = []
         self._lock = asyncio.Lock()
@@ -126,12 +128,16 @@ class _Slot:
 class Decoders:
     """The pool of decoder children; an async context manager.
 
-    PCM lies in a folder of this process below `pcm_dir`, which is removed at the end.
+    PCM lies in a folder of this process below `pcm_dir`, which is removed at the end. Recordings lie at or below
+    `readable`: the children are locked in and read nothing else. Entering raises ServiceError when that is required
+    and this machine lacks the means.
     """
 
-    def __init__(self, settings: SpeechSettings, count: int) -> None:
+    def __init__(self, settings: SpeechSettings, count: int, readable: Iterable[Path]) -> None:
         self._settings = settings
-        self._slots = [_Slot(f"decoder {number}") for number in range(count)]
+        self._count = count
+        self._readable = tuple(readable)
+        self._slots: list[_Slot] = []
         self._tokens = itertools.count()
         self._remover = Remover()
         self._stack = AsyncExitStack()
@@ -142,6 +148,10 @@ class Decoders:
                 self._folder = stack.enter_context(scratch_folder(self._settings.pcm_dir, PCM_PREFIX))
             except OSError as error:
                 raise ServiceError("make a folder for PCM", str(error), "set speech.pcm_dir to a tmpfs") from error
+            confine = self._jail()
+            self._slots = [
+                _Slot(f"decoder {number}", _limits(self._settings), confine) for number in range(self._count)
+            ]
             for slot in self._slots:
                 stack.push_async_callback(slot.child.close)
             async with asyncio.TaskGroup() as group:
@@ -152,6 +162,18 @@ class Decoders:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def _jail(self) -> Callable[[], None] | None:
+        """Return what locks a child in; None when the settings say that it is to be free."""
+        if self._settings.jail == "off":
+            return None
+        found = means()
+        if found.missing:
+            if self._settings.jail == "required":
+                raise ServiceError("lock decoders in", f"missing: {'; '.join(found.missing)}", "see speech.jail")
+            log.warning("decoders are not fully locked in", missing=found.missing)
+        noted = failpoints.log_file()
+        return Jail(self._readable, (self._folder, *([noted] if noted else [])), found).enter
 
     @asynccontextmanager
     async def prepare(
@@ -260,6 +282,7 @@ class Decoders:
             split=split,
             max_seconds=settings.max_audio_seconds,
             piece_seconds=settings.piece_seconds,
+            cpu_seconds=settings.decoder_cpu_seconds,
             vad=VadSettings(
                 threshold=settings.vad_threshold,
                 min_speech_seconds=settings.min_speech_seconds,
@@ -267,6 +290,14 @@ class Decoders:
                 max_speech_seconds=settings.window_seconds - 2 * settings.pad_seconds,
             ),
         )
+
+
+def _limits(settings: SpeechSettings) -> Limits:
+    return Limits(
+        memory_bytes=settings.decoder_memory_bytes,
+        files=settings.decoder_files,
+        file_bytes=int(settings.max_audio_seconds * SAMPLE_RATE) * BYTES_PER_SAMPLE * MAX_CHANNELS,
+    )
 
 
 def _disk_error(error: OSError) -> ServiceError:
