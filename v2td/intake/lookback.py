@@ -148,6 +148,8 @@ class Durable:
         ids = self._known[partition].pop(at.offset, frozenset())
         if at.row_id() in ids:
             self._skipped += 1
+        elif ids and not any(_time_of(each) == _time_of(at.row_id()) for each in ids):
+            self.replace(partition, {})  # all of it is of an older topic of the same name
         elif at.offset <= newest:
             self._redone += 1
             metrics.JOBS_REDONE.inc()
@@ -156,3 +158,8 @@ class Durable:
             if not self._newest:
                 log.info("what was durable already has come again", skipped=self._skipped, redone=self._redone)
         return ids
+
+
+def _time_of(row_id: UUID) -> int:
+    """Return the record's time in a row's id, which the jobs of a record share."""
+    return row_id.int >> 80

@@ -28,7 +28,7 @@ class Database:
         """Lend a connection to the primary; errors come as asyncpg has them, for who goes by SQLSTATE."""
         # The timeout also bounds the release: a frozen backend would hold it up for ever.
         with _cancellable():
-            async with self._primary.acquire(timeout=self._acquire_seconds) as connection:
+            async with _expiring(self._primary), self._primary.acquire(timeout=self._acquire_seconds) as connection:
                 yield connection
 
     def acquire(self, operation: str = "use Postgres") -> AbstractAsyncContextManager[Connection]:
@@ -43,9 +43,20 @@ class Database:
     async def _lend(self, pool: asyncpg.Pool, operation: str) -> AsyncIterator[Connection]:
         with explained(operation), _cancellable():
             async with AsyncExitStack() as stack:
+                await stack.enter_async_context(_expiring(pool))
                 with connecting():
                     connection = await stack.enter_async_context(pool.acquire(timeout=self._acquire_seconds))
                 yield connection
+
+
+@asynccontextmanager
+async def _expiring(pool: asyncpg.Pool) -> AsyncIterator[None]:
+    """Make new connections after one has failed: the others idled on the same network, and each would cost a timeout."""
+    try:
+        yield
+    except (OSError, asyncpg.InterfaceError):  # TimeoutError is an OSError
+        await pool.expire_connections()
+        raise
 
 
 @contextmanager
