@@ -51,7 +51,7 @@ class Database:
 
 @asynccontextmanager
 async def _expiring(pool: asyncpg.Pool) -> AsyncIterator[None]:
-    """Make new connections after one has failed: the others idled on the same network, and each would cost a timeout."""
+    """Make new connections after one has failed: the others went the same way, and each would cost a timeout."""
     try:
         yield
     except (OSError, asyncpg.InterfaceError):  # TimeoutError is an OSError
