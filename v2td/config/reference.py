@@ -65,6 +65,16 @@ more than the `pool_min` that holds otherwise.
 * `credential:NAME`: a systemd credential (`LoadCredential=` in the unit)
 * the secret itself; in config.toml only when nobody but its owner can read that file (`chmod 600`)
 
+The secrets of `[[fetch.hosts]]` are written and kept in the same ways:
+
+```toml
+[[fetch.hosts]]
+pattern = "*.recordings.example.com"
+bearer_token = "credential:recordings-token"
+headers = {{X-Tenant = "file:/etc/v2td/tenant"}}
+client_pem = "file:/etc/v2td/client.pem"
+```
+
 A newline at the end of a secret's file is dropped. Where nothing is configured, a systemd credential called like the
 setting (`LoadCredential=database.dsn:/path`) is used.
 """

@@ -83,7 +83,8 @@ class DatabaseSettings(Section):
 
     dsn: Dsn = Field(
         SecretStr("postgresql://localhost/v2td"),
-        description="Where rows go: postgresql://user:password@host/name.",
+        description="Where rows go: postgresql://user:password@host/name; over a network with "
+        "?sslmode=verify-full&sslrootcert=/path/ca.pem, since without it nobody checks whom the password goes to.",
     )
     read_dsn: Dsn | None = Field(None, description="A replica for look-ups; the DSN above when unset.")
     pool_min: Annotated[int, Field(ge=0)] = Field(2, description="Connections kept open (DB_POOL_SIZE).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -35,6 +36,9 @@ _HINTS = (  # by SQLSTATE, the longest prefix first
 )
 
 _DSN_PROBLEM = "the DSN cannot be read"  # in our words: those of its parser may quote a piece of the password
+_NO_AUTHORITY = "sslmode asks for CA certificates, and none are named or readable"
+_FILE_HINT = "is there the socket, or the sslrootcert, sslcert and sslkey that database.dsn names, for this user?"
+_TLS_HINT = "check sslmode and sslrootcert in database.dsn, and the name in the server's certificate"
 _DSN_HINT = "database.dsn reads postgresql://user:password@host:port/name, with special characters as %XX"
 
 
@@ -70,7 +74,9 @@ def _verdict_of_sqlstate(error: asyncpg.PostgresError) -> Verdict:
 def describe(error: BaseException) -> str:
     """Return what went wrong in a line or two, without Postgres's DETAIL, which quotes rows."""
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-        return _DSN_PROBLEM
+        return _NO_AUTHORITY if _asks_for_authority(error) else _DSN_PROBLEM
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate refused: {error.verify_message}"
     if isinstance(error, asyncpg.PostgresError):
         return f"{error.args[0] if error.args else type(error).__name__} (SQLSTATE {error.sqlstate})"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -107,9 +113,17 @@ def server_of(dsn: str) -> str:
     return parts.netloc.rpartition("@")[2] + parts.path if parts.scheme in ("postgres", "postgresql") else ""
 
 
+def _asks_for_authority(error: BaseException) -> bool:
+    return str(error).startswith("root certificate file")
+
+
 def _hint(error: BaseException) -> str:
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-        return _DSN_HINT
+        return _TLS_HINT if _asks_for_authority(error) else _DSN_HINT
     if isinstance(error, asyncpg.PostgresError):
         return next((hint for prefix, hint in _HINTS if (error.sqlstate or "").startswith(prefix)), "")
+    if isinstance(error, ssl.SSLError) or "rejected SSL upgrade" in str(error):  # asyncpg's own words
+        return _TLS_HINT
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return _FILE_HINT
     return "is Postgres running, and reachable at the host and port in database.dsn?"
