@@ -16,7 +16,7 @@ import trustme
 from rich.progress import Progress
 
 from tests.chaos.world import open_world
-from tests.corpus import downloads, messages, own_audio, own_downloads, own_messages
+from tests.corpus import audio, downloads, messages, own_audio, own_downloads, own_messages
 from tests.corpus.case import Place
 from tests.corpus.lanes import DAEMONS
 from tests.corpus.lanes import Daemon as LaneDaemon
@@ -25,7 +25,7 @@ from tests.corpus.web import HOST, hostile_web, trap, untrusted_https
 from tests.services import minio
 from tests.services.state import Services
 
-MODULES = (messages, downloads, own_messages, own_downloads, own_audio)
+MODULES = (messages, downloads, audio, own_messages, own_downloads, own_audio)
 
 
 @dataclass(frozen=True, slots=True)
