@@ -33,7 +33,7 @@ async def test_all_is_well(
     told = answer.stdout
     assert told.count("✓") == 8
     assert "✗" not in told
-    for name in ("spool", "kafka", "kafka topic", "kafka dead letters", "kafka group", "postgres", "s3", "model"):
+    for name in ("spool", "decoder jail", "kafka", "kafka topic", "kafka dead letters", "kafka group", "postgres", "s3", "model"):
         assert f"✓ {name}: " in told
     assert f"{settings['V2TD_KAFKA__TOPICS']} has 2 partitions" in told
     assert "the daemon upgrades it" in told
@@ -62,7 +62,7 @@ async def test_offline_asks_nobody(v2td: Run, tmp_path: Path) -> None:
     answer = await v2td(*OFFLINE, "--json", "--config", config, WHISPER_COMPUTE_TYPE="float32")
     assert (answer.code, answer.stderr) == (0, "")
     report = json.loads(answer.stdout)
-    assert [check["name"] for check in report["checks"]] == ["spool", "model"]
+    assert [check["name"] for check in report["checks"]] == ["spool", "decoder jail", "model"]
     assert report["settings"] == {
         "kafka.bootstrap_servers": {"value": ["127.0.0.1:1"], "source": f"file {config}"},
         "engine.model": {"value": "demo", "source": "flag engine.model"},

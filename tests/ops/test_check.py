@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from tests.services.state import Services
 from v2td import store
 from v2td.config import Settings
 from v2td.errors import ConfigError
+from v2td.jail import means
 from v2td.ops.check import Check, checkers, run, slot_plan
 
 SECRET = "hunter2-hunter2"
@@ -37,9 +39,17 @@ async def kafka(services: Services, topic: MakeTopic) -> dict[str, Any]:
 
 def test_offline_asks_no_service() -> None:
     given = settings(s3={"endpoint_url": "http://127.0.0.1:1"}, database={"read_dsn": "postgresql://127.0.0.1:1/x"})
-    assert list(checkers(given, offline=True)) == ["spool", "model"]
-    assert list(checkers(given, offline=False)) == ["spool", "kafka", "postgres", "postgres replica", "s3", "model"]
-    assert list(checkers(settings(), offline=False)) == ["spool", "kafka", "postgres", "model"]
+    assert list(checkers(given, offline=True)) == ["spool", "decoder jail", "model"]
+    assert list(checkers(given, offline=False)) == [
+        "spool",
+        "decoder jail",
+        "kafka",
+        "postgres",
+        "postgres replica",
+        "s3",
+        "model",
+    ]
+    assert list(checkers(settings(), offline=False)) == ["spool", "decoder jail", "kafka", "postgres", "model"]
 
 
 async def test_lag(kafka: dict[str, Any], services: Services) -> None:
@@ -86,7 +96,7 @@ async def test_topic_is_missing(kafka: dict[str, Any]) -> None:
 async def test_kafka_does_not_let_us_in(kafka: dict[str, Any], more: dict[str, Any], told: str) -> None:
     (check,) = (await only("kafka", settings(kafka=kafka | more))).values()
     assert not check.ok
-    assert check.detail.startswith("connect to Kafka: ")
+    assert check.detail.startswith(("connect to Kafka: ", "set up TLS: "))
     assert told in check.detail
     assert "kafka." in check.hint
 
@@ -141,6 +151,26 @@ async def test_what_is_wrong_here(name: str, section: dict[str, Any], told: str,
     assert not check.ok
     assert told in check.detail
     assert hint in check.hint
+
+
+async def test_the_decoder_jail_is_tried() -> None:
+    check = (await only("decoder jail", settings()))["decoder jail"]
+    assert check.ok
+    assert check.detail.startswith("seccomp and Landlock (ABI ")
+    assert "2.1 GB of memory, 60 s of CPU time for a piece, 4096 files" in check.detail
+    off = (await only("decoder jail", settings(speech={"jail": "off"})))["decoder jail"]
+    assert off.ok
+    assert off.detail.startswith("off")
+
+
+@pytest.mark.parametrize(("jail", "ok"), [("available", True), ("required", False)])
+async def test_what_a_machine_lacks_for_the_decoder_jail(monkeypatch: pytest.MonkeyPatch, jail: str, ok: bool) -> None:
+    without = replace(means(), seccomp=False)
+    monkeypatch.setattr("v2td.jail.means", lambda: without)
+    check = (await only("decoder jail", settings(speech={"jail": jail})))["decoder jail"]
+    assert check.ok is ok
+    assert "a decoder could send over UDP, open a Unix socket" in check.detail
+    assert "install libseccomp2" in check.hint
 
 
 async def test_the_model_hears_a_bundled_recording() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,7 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 from pydantic import SecretStr
 
-from v2td import bundled, store
+from v2td import bundled, jail, store
+from v2td.child import Child
 from v2td.config import DatabaseSettings, KafkaSettings, S3Settings, Settings
 from v2td.engine import Plan, find_model, plan, plan_slots, read_machine
 from v2td.errors import ConfigError, JobError, ServiceError, first_of
@@ -43,7 +46,7 @@ Checker = Callable[[Settings], Awaitable[list[Check]]]
 
 def checkers(settings: Settings, *, offline: bool) -> dict[str, Checker]:
     """Return what is to be checked, by name, the quick ones first."""
-    chosen: dict[str, Checker] = {"spool": _spool}
+    chosen: dict[str, Checker] = {"spool": _spool, "decoder jail": _jail}
     if not offline:
         chosen |= {"kafka": _kafka, "postgres": _postgres}
         if settings.database.read_dsn is not None:
@@ -90,6 +93,28 @@ def slot_plan(settings: Settings) -> Plan:
 async def _spool(settings: Settings) -> list[Check]:
     async with Downloader(settings.fetch, settings.s3):
         return [Check("spool", True, "downloads have a folder to wait in")]
+
+
+async def _jail(settings: Settings) -> list[Check]:
+    """Lock a child in as a decoder is, and have it try to get out."""
+    name, speech = "decoder jail", settings.speech
+    limits = (
+        f"at most {speech.decoder_memory_bytes / 1e9:.1f} GB of memory, {speech.decoder_cpu_seconds:g} s of CPU time for "
+        f"a piece, {speech.decoder_files} files, no core file"
+    )
+    if speech.jail == "off":
+        return [Check(name, True, f"off, a decoder may do what v2td may; {limits}", "speech.jail is off")]
+    found = jail.means()
+    with tempfile.TemporaryDirectory(prefix="v2td-check-") as folder:
+        outside = Path(folder) / "secret"
+        outside.write_bytes(b"")
+        async with Child("trial", jail.breaches, (outside,), confine=jail.Jail((), (), found).enter) as trial:
+            breaches: tuple[str, ...] = trial.set_up
+    if not breaches:
+        told = f"seccomp and Landlock (ABI {found.landlock_abi}): no network, no programs, no files but recordings"
+        return [Check(name, True, f"{told}; {limits}")]
+    hint = "; ".join(f"this machine lacks {each}" for each in found.missing)
+    return [Check(name, speech.jail == "available", f"a decoder could {', '.join(breaches)}; {limits}", hint)]
 
 
 async def _kafka(settings: Settings) -> list[Check]:
