@@ -19,7 +19,7 @@ COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo bench test chaos chaos-long check lint format services-up services-down services-status install constraints clean
+.PHONY: help demo bench test chaos chaos-long fuzz check lint format services-up services-down services-status install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ chaos: $(VENV)/dev.stamp ## every fault once, within 6 minutes (ARGS='--cycles 2
 
 chaos-long: $(VENV)/dev.stamp ## the same a thousand times, for docs/reliability.md; hours
 	@$(BIN)/python -m tests.services run -- $(BIN)/python -m tests.chaos --long $(ARGS)
+
+fuzz: $(VENV)/dev.stamp ## attack all parsers, 5 minutes each (ARGS='--seconds 3600 container'); make test does it for seconds
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 check: lint ## what takes seconds: style, types, layers, tests that need no service
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not services and not slow" $(ARGS)
