@@ -21,7 +21,7 @@ def verifying(ca_file: Path | None, setting: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # SSLError is one
-        hint = "name a readable file of CA certificates in PEM form"
+        hint = f"name a readable file of CA certificates, PEM, in {setting}"
         raise ServiceError(_OPERATION, f"{setting} = {ca_file}: {_reason(error)}", hint) from None
 
 
@@ -36,7 +36,7 @@ def show_certificate(context: ssl.SSLContext, pem: SecretStr, setting: str) -> N
             file.write(pem.get_secret_value().encode())
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_password)
     except (OSError, ValueError) as error:
-        hint = "certificate chain and unencrypted private key, PEM, one after the other"
+        hint = f"{setting} is the certificate chain and its unencrypted private key, PEM, one after the other"
         raise ServiceError(_OPERATION, f"{setting}: {_reason(error)}", hint) from None
     finally:
         os.close(descriptor)

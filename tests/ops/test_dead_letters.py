@@ -281,7 +281,7 @@ async def test_a_broker_that_does_not_take_it(settings: Settings, store: Databas
 
 async def test_no_broker(settings: Settings) -> None:
     nowhere = settings.kafka.model_copy(update={"bootstrap_servers": ("127.0.0.1:1",)})
-    with pytest.raises(ServiceError, match=r"replay failures: no broker at 127\.0\.0\.1:1"):
+    with pytest.raises(ServiceError, match=r"connect to Kafka: no broker at 127\.0\.0\.1:1"):
         await replay(settings.model_copy(update={"kafka": nowhere}), uuid4())
 
 

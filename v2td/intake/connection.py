@@ -7,7 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaConnectionError, KafkaError, NoError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    NoError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
@@ -54,7 +61,7 @@ async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCl
         with explained(settings, "connect to Kafka"):
             await admin.start()
         yield admin
-    except KafkaConnectionError as error:
+    except (KafkaConnectionError, NodeNotReadyError) as error:
         servers = ", ".join(settings.bootstrap_servers)
         raise ServiceError("ask Kafka", f"{servers}: {error}", "the brokers went away: are they running?") from error
     finally:

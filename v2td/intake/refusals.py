@@ -87,7 +87,6 @@ def _explain(settings: KafkaSettings, operation: str, cause: BaseException) -> S
         return ServiceError(
             operation,
             f"no broker at {servers}: {told}",
-            "is it running, and are kafka.bootstrap_servers and security_protocol right"
-            + ("?" if settings.ssl_client_pem else ", and does it ask for no certificate (ssl_client_pem)?"),
+            "is it running, and are kafka.bootstrap_servers and security_protocol right?",
         )
     return ServiceError(operation, told, "see [kafka] in the config, and the broker's ACLs")
