@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -13,7 +12,7 @@ import numpy as np
 
 from tests.corpus import flac
 from tests.corpus.case import Case, Lane, Place, Row, job
-from tests.corpus.wav import chunk, fmt, wav
+from tests.corpus.wav import fmt, wav
 from tests.speech.sounds import Pcm, bundled, encode, encode_as, read
 from v2td.jobs import SAMPLE_RATE
 
@@ -52,7 +51,9 @@ def _no_audio(place: Place) -> Iterator[Case]:
     yield sound(place, "A4 zeros", NOT_AUDIO, bytes(100_000))
     yield sound(place, "A5 HTML named .mp3", NOT_AUDIO, html, file="a.mp3")
     yield sound(place, "A6 text", NOT_AUDIO, b"Call me Ishmael. Some years ago, never mind how long.\n" * 50)
-    for number, (suffix, codec, frames) in enumerate((("mp4", "mpeg4", 20), ("mkv", "mpeg4", 20), ("avi", "mpeg4", 20)), 1):
+    for number, (suffix, codec, frames) in enumerate(
+        (("mp4", "mpeg4", 20), ("mkv", "mpeg4", 20), ("avi", "mpeg4", 20)), 1
+    ):
         yield sound(place, f"A7 video only {number}", NO_AUDIO, _film(place.folder / f"film.{suffix}", codec, frames))
     yield sound(place, "A8 PNG", NO_AUDIO, _film(place.folder / "picture.png", "png", 1), file="a.png")
 

@@ -39,6 +39,7 @@ class Case:
     check: Callable[[Row], str | None] | None = None
     max_rss_bytes: int = MAX_RSS_BYTES
     spoil: int | Literal["nonsense"] | None = None
+    codec: str | None = None
 
     def meets(self, fate: str) -> bool:
         """Whether a fate is an expected one."""

@@ -44,7 +44,13 @@ def cases(place: Place) -> Iterator[Case]:
 
 def _forbidden(place: Place) -> Iterator[Case]:
     port = place.trap.port
-    for url in ("ftp://127.0.0.1/a", "data:audio/wav;base64,AAAA", "file:///etc/passwd", "gopher://127.0.0.1/", "a.wav"):
+    for url in (
+        "ftp://127.0.0.1/a",
+        "data:audio/wav;base64,AAAA",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1/",
+        "a.wav",
+    ):
         yield Case(f"H1 {url}", FORBIDDEN, job(url))
     for kind, hosts in INSIDE.items():
         for host in hosts:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.corpus.programme import Ran
@@ -50,10 +51,12 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
 
 def show(ran: Ran, console: Console) -> None:
     """Print the table, and every problem."""
-    table = Table(*COLUMNS, box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, overflow="ellipsis" if column == "expected" else "fold", no_wrap=column == "expected")
     for got in ran.got:
         table.add_row(
-            ascii(got.case.name)[1:-1],
+            escape(ascii(got.case.name)[1:-1]),
             got.case.expected,
             ", ".join(got.fates) or "nothing",
             f"{got.seconds:.2f}",

@@ -6,11 +6,10 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import psutil
@@ -27,6 +26,7 @@ from v2td.speech.decoder import NICE
 CASE_SECONDS = 60.0  # one by one
 ALL_SECONDS = 150.0  # all that are under way at once
 LOOK_SECONDS = 0.05
+MAX_REQUEST_BYTES = 200_000_000  # before compression
 SETTLE_SECONDS = 5.0  # from the last row to the record's end
 
 _ROWS = """
@@ -83,12 +83,20 @@ class LaneRun:
     async def run(self) -> LaneResult:
         """Send all inputs; the daemon has to be there at the end, and to stop when it is told to."""
         result = self._result
-        async with AIOKafkaProducer(
-            bootstrap_servers=self._world.services.kafka_bootstrap, max_request_size=4_000_000
-        ) as producer:
+        async with AsyncExitStack() as stack:
+            producers = {
+                codec: await stack.enter_async_context(
+                    AIOKafkaProducer(
+                        bootstrap_servers=self._world.services.kafka_bootstrap,
+                        max_request_size=MAX_REQUEST_BYTES,
+                        compression_type=codec,
+                    )
+                )
+                for codec in {got.case.codec for got in result.got}
+            }
             waiting = deque(result.got)
             while any(got.case.spoil is not None for got in waiting):  # on disk, before the daemon reads them
-                await self._send(producer, got := waiting.popleft())
+                await self._send(producers, got := waiting.popleft())
                 if got.case.spoil is not None:
                     spoil_batch(self._world.topic, got.case)
             daemon = await self._world.daemons.start(
@@ -99,7 +107,7 @@ class LaneRun:
             )
             for got in waiting:
                 before = reset_peak(decoder_of(daemon)) if self._lane.one_by_one else None
-                await self._send(producer, got)
+                await self._send(producers, got)
                 if self._lane.one_by_one:
                     await self._until_done(CASE_SECONDS, daemon)
                     got.rss_bytes = peak_rss(before)
@@ -107,10 +115,10 @@ class LaneRun:
             await self._end(daemon)
         return result
 
-    async def _send(self, producer: AIOKafkaProducer, got: Got) -> None:
+    async def _send(self, producers: Mapping[str | None, AIOKafkaProducer], got: Got) -> None:
         case = got.case
         now = time.time()
-        at = await producer.send_and_wait(
+        at = await producers[case.codec].send_and_wait(
             self._world.topic,
             case.value,
             key=case.key,

@@ -13,7 +13,13 @@ def chunk(name: bytes, data: bytes, size: int | None = None) -> bytes:
 
 
 def fmt(
-    *, rate: int = 16_000, channels: int = 1, bits: int = 16, tag: int = PCM, align: int | None = None, more: bytes = b""
+    *,
+    rate: int = 16_000,
+    channels: int = 1,
+    bits: int = 16,
+    tag: int = PCM,
+    align: int | None = None,
+    more: bytes = b"",
 ) -> bytes:
     """Return a fmt chunk; what does not fit into its field is cut there."""
     frame = channels * bits // 8 if align is None else align

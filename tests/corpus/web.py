@@ -139,9 +139,7 @@ async def untrusted_https(certificate: Path) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _listening(
-    talk: Talk, host: str, port: int = 0, *, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[int]:
+async def _listening(talk: Talk, host: str, port: int = 0, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
