@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
@@ -23,6 +23,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import psutil
 
+from v2td.answers import accept_only
 from v2td.errors import JobError, ServiceError
 
 T = TypeVar("T")
@@ -90,7 +91,8 @@ class Child:
     """One process that answers calls, one at a time; an async context manager that leaves no process behind.
 
     `setup(*args)` runs in the child before the first call (a model is loaded there) and has `load_seconds`;
-    `confine()` runs before that, when nothing is loaded yet.
+    `confine()` runs before that, when nothing is loaded yet. Where `answers` are given, the process is not trusted:
+    it died if it answers with anything but builtin values, builtin exceptions and these classes.
     Not safe for concurrent calls: its owner awaits one before it makes the next. A call whose await is
     cancelled goes on in the child, so an owner that is cancelled must close or restart the child.
     """
@@ -105,6 +107,7 @@ class Child:
         nice: int = 0,
         load_seconds: float = 300.0,
         confine: Callable[[], None] | None = None,
+        answers: Iterable[type] | None = None,
     ) -> None:
         self.name = name
         self._setup = setup
@@ -113,6 +116,7 @@ class Child:
         self._nice = nice
         self._load_seconds = load_seconds
         self._confine = confine
+        self._answers = answers
         self._executor: ProcessPoolExecutor | None = None
         self.pid: int | None = None  # set while the process is ready
         self.generation = 0  # grows with every restart
@@ -134,6 +138,8 @@ class Child:
         executor = ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=enter, initargs=self._enter_args()
         )
+        if self._answers is not None:
+            accept_only(executor, self._answers)
         self._executor = executor
         self.generation += 1
         deadline = asyncio.timeout(self._load_seconds)
@@ -260,7 +266,7 @@ class Child:
 
     def usage(self) -> tuple[int, float]:
         """Resident bytes and CPU seconds of the process; zeros when there is none."""
-        if self.pid is None:
+        if not self.alive:
             return 0, 0.0
         try:
             process = psutil.Process(self.pid)

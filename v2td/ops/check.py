@@ -99,8 +99,8 @@ async def _jail(settings: Settings) -> list[Check]:
     """Lock a child in as a decoder is, and have it try to get out."""
     name, speech = "decoder jail", settings.speech
     limits = (
-        f"at most {speech.decoder_memory_bytes / 1e9:.1f} GB of memory, {speech.decoder_cpu_seconds:g} s of CPU time for "
-        f"a piece, {speech.decoder_files} files, no core file"
+        f"at most {speech.decoder_memory_bytes / 1e9:.1f} GB of memory, {speech.decoder_cpu_seconds:g} s of CPU time "
+        f"for a piece, {speech.decoder_files} files, no core file"
     )
     if speech.jail == "off":
         return [Check(name, True, f"off, a decoder may do what v2td may; {limits}", "speech.jail is off")]

@@ -6,7 +6,8 @@ each call does one piece of one of them.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -128,6 +129,18 @@ def setup(limits: Limits) -> None:
     limit_process(memory_bytes=limits.memory_bytes, files=limits.files, file_bytes=limits.file_bytes)
 
 
+@contextmanager
+def _errors_that_travel() -> Iterator[None]:
+    """Turn every library's want of memory into a MemoryError: the parent takes no classes that it does not know."""
+    try:
+        yield
+    except Exception as error:
+        if lacks_memory(error):
+            raise MemoryError(str(error)) from None
+        raise
+
+
+@_errors_that_travel()
 def open_recording(token: int, request: DecodeRequest, abandoned: tuple[int, ...]) -> int:
     """Open a recording under `token`, after forgetting the `abandoned` ones; return its number of channels.
 
@@ -140,6 +153,7 @@ def open_recording(token: int, request: DecodeRequest, abandoned: tuple[int, ...
     return opened.channels
 
 
+@_errors_that_travel()
 def next_piece(token: int) -> Piece:
     """Decode the next piece; JobError too_long. After an error the recording is closed."""
     try:

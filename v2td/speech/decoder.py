@@ -15,7 +15,7 @@ from v2td.child import Child, ChildDied
 from v2td.config import SpeechSettings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
 from v2td.jail import Jail, means
-from v2td.jobs import SAMPLE_RATE, Audio, Channels, Window
+from v2td.jobs import SAMPLE_RATE, Audio, Channels, Span, Window
 from v2td.logs import get_logger
 from v2td.scratch import NO_ROOM, Remover, can_never_fit, scratch_folder
 from v2td.speech import decode_worker
@@ -33,6 +33,7 @@ NICE = 5  # decoders run ahead of the engine; they must not take its cores from 
 ANY_GENERATION = -1
 PCM_PREFIX = "v2td-pcm-"
 BYTES_PER_SAMPLE = 2
+ANSWERS = (Piece, Span, JobError, ErrorClass, ServiceError, NoRoomError, failpoints.FailpointError)
 BLOCK_BYTES = 512  # what st_blocks counts
 SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
 
@@ -90,7 +91,7 @@ class _Slot:
     """One decoder child, which answers one call at a time, in order of arrival."""
 
     def __init__(self, name: str, limits: Limits, confine: Callable[[], None] | None) -> None:
-        self.child = Child(name, decode_worker.setup, (limits,), nice=NICE, confine=confine)
+        self.child = Child(name, decode_worker.setup, (limits,), nice=NICE, confine=confine, answers=ANSWERS)
         self.open = 0  # recordings, for choosing the least loaded
         self._abandoned: list[int] = []
         self._lock = asyncio.Lock()
