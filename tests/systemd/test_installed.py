@@ -71,12 +71,15 @@ def check_hardening(container: Container, pid: str) -> None:
     """What systemd promised is so, in the daemon and in each of its children."""
     pids = [pid, *container.run("ps", "-o", "pid=", "--ppid", pid).split()]
     assert len(pids) >= 3  # a slot and a decoder
+    filters = []
     for each in pids:
         status = dict(line.split(":\t", 1) for line in container.run("cat", f"/proc/{each}/status").splitlines())
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
         assert status["Umask"] == "0077"
+        filters.append(int(status["Seccomp_filters"]))
         assert container.run("stat", "-c", "%U", f"/proc/{each}").strip() == "v2td"
+    assert max(filters) == filters[0] + 1  # decoders have locked themselves in
 
 
 async def test_killed_and_frozen(installed: Installed) -> None:
