@@ -23,11 +23,12 @@ from v2td.fetch.urls import HttpSource, S3Source
 from v2td.jobs import SAMPLE_RATE, Coordinates, Failure, Job, SourceRecord
 from v2td.messages import jobs_of, without_secrets
 from v2td.messages.storable import is_storable
-from v2td.speech.demux import MAX_CHANNELS, PcmReader
+from v2td.speech.demux import Accepted, PcmReader
 
 AT = Coordinates("cluster", "jobs", 0, 7, 1_760_000_000_000)
 MAX_REASON = 16_384  # characters: one quotes the URL
 SECONDS = 5.0  # of audio that a container may give
+ACCEPTED = Accepted(SECONDS)
 UNREADABLE = (ErrorClass.NOT_AUDIO, ErrorClass.NO_AUDIO, ErrorClass.BAD_PARAMS, ErrorClass.FORMAT_FORBIDDEN)
 OPEN = FetchSettings(allowed_ports=())
 LISTED = FetchSettings(allowed_ports=(), allowed_hosts=("*.example.com",))
@@ -176,7 +177,7 @@ def container(data: bytes) -> None:
         file.flush()
         for split in (False, True):
             try:
-                reader = PcmReader(Path(file.name), SECONDS, split=split)
+                reader = PcmReader(Path(file.name), ACCEPTED, split=split)
             except JobError as error:
                 _check_refusal(error, *UNREADABLE)
                 continue
@@ -185,7 +186,7 @@ def container(data: bytes) -> None:
 
 
 def _read_all(reader: PcmReader) -> None:
-    assert 1 <= reader.channels <= MAX_CHANNELS, reader.channels
+    assert 1 <= reader.channels <= ACCEPTED.max_channels, reader.channels
     try:
         while not reader.ended:
             piece = reader.read(SAMPLE_RATE)

@@ -157,4 +157,6 @@ def _is_address(text: str, version: int) -> bool:
 
 
 def _forbidden(reason: str) -> JobError:
-    return JobError(ErrorClass.URL_FORBIDDEN, reason)
+    # What a URL holds may steer a terminal (C1 controls) or turn its line around (bidirectional overrides).
+    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in reason)
+    return JobError(ErrorClass.URL_FORBIDDEN, shown)
