@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
-from tests.corpus.case import Case, Place, Row, job
+from tests.corpus.case import Case, Place, Row, Spoil, job
 from v2td.bundled.recordings import AUDIO
 
 BAD = "P bad_message"
@@ -71,7 +71,7 @@ def _verbatim(good: str) -> Iterator[Case]:
 
 def _spoilt(good: str) -> Iterator[Case]:
     """Yield batches that are spoilt on the broker's disk, each with a good one behind it: they may not be one gap."""
-    spoilt: dict[str, int | Literal["nonsense"]] = {
+    spoilt: dict[str, Spoil] = {
         "M21 corrupt batch": "nonsense",
         "M22 unknown codec": 7,
         "M22 a codec that it is not": 2,

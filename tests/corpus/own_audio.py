@@ -118,14 +118,17 @@ def _matroska(place: Place, speech: Pcm) -> Iterator[Case]:
     yield sound(
         place, "own: Matroska block that unpacks to 1 GB", ANY, matroska(bomb, encodings=compression), file="a.mkv"
     )
-    tiny = [(n // 16, b"\0\0") for n in range(200_000)]
-    yield sound(place, "own: 200,000 packets of one sample", ANY, matroska(tiny), max_rss_bytes=600_000_000)
+    tiny = ((n // 16, b"\0\0") for n in range(10_000))
+    yield sound(place, "own: 10,000 packets of one sample", "OK*", matroska(tiny))
+    tiny = ((n // 16, b"\0\0") for n in range(1_000_000))
+    name = "own: a million packets of one sample"  # as many as the decoder can in its time, or no more of it
+    yield sound(place, name, "OK* | P decoder_crash", matroska(tiny), slow=True)
     jumps = [(n * 599_000, b"\0\0") for n in range(1000)]
     yield sound(place, "own: a week of holes in 40 kB", "P too_long", matroska(jumps), max_rss_bytes=600_000_000)
     back = [((len(blocks) - n) * 100, data) for n, (_, data) in enumerate(blocks)]
     yield sound(place, "own: time that runs backwards", ANY, matroska(back))
-    yield sound(place, "own: a rate of NaN", REFUSED, matroska(blocks, rate=float("nan")))
-    yield sound(place, "own: a rate of 10^30", REFUSED, matroska(blocks, rate=1e30))
+    yield sound(place, "own: a rate of NaN", ANY, matroska(blocks, rate=float("nan")))
+    yield sound(place, "own: a rate of 10^30", ANY, matroska(blocks, rate=1e30))
 
 
 def _mp4(place: Place, speech: Pcm) -> Iterator[Case]:

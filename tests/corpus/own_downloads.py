@@ -144,7 +144,7 @@ def _urls(place: Place) -> Iterator[Case]:
     for name, url in urls.items():
         yield Case(f"own: URL with {name}", FORBIDDEN, job(url))
     root = web.put("", answer("404 X")).removesuffix("/")  # where readers that agree on the host go
-    for mark in "#?/":
+    for mark in "#?":
         yield Case(f"own: URL with {mark}@ behind the host", "P not_found", job(f"{root}{mark}@127.0.0.1:{port}/"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,19 +15,21 @@ from pathlib import Path
 import asyncpg
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.record.util import calc_crc32c
 
 from tests.chaos.daemons import Daemon, DaemonError
 from tests.chaos.world import World
-from tests.corpus.case import Case, Place, Row, fate
+from tests.corpus.case import NAME, Case, Place, Row, Spoil, fate
 from tests.corpus.lanes import SETTINGS
 from tests.corpus.lanes import Daemon as LaneDaemon
-from tests.intake.test_poller import spoil
+from tests.intake.test_poller import CRC_FROM, batches, segment, spoil
 from v2td.speech.decoder import NICE
 
 CASE_SECONDS = 60.0  # one by one
 ALL_SECONDS = 150.0  # all that are under way at once
 LOOK_SECONDS = 0.05
 MAX_REQUEST_BYTES = 200_000_000  # before compression
+CRC_AT = CRC_FROM - 4  # the checksum of a batch
 SETTLE_SECONDS = 5.0  # from the last row to the record's end
 
 _ROWS = """
@@ -98,7 +101,7 @@ class LaneRun:
             while any(got.case.spoil is not None for got in waiting):  # on disk, before the daemon reads them
                 await self._send(producers, got := waiting.popleft())
                 if got.case.spoil is not None:
-                    spoil_batch(self._world.topic, got.case)
+                    spoil_batch(self._world.topic, got.case.spoil)
             daemon = await self._world.daemons.start(
                 "corpus",
                 failpoints=self._lane.failpoints,
@@ -211,12 +214,25 @@ def judge(got: Got, rows: Sequence[Row], sent: float, letters: frozenset[str]) -
     got.problem = "; ".join(problems) or None
 
 
-def spoil_batch(topic: str, case: Case) -> None:
+def spoil_batch(topic: str, how: Spoil) -> None:
     """Make the last batch of the topic unreadable on the broker's disk."""
-    if case.spoil == "nonsense":
+    if how == "nonsense":
         spoil(topic, -1)
+    elif how == "name":
+        _write_over(topic, NAME.encode(), b"\xff" * len(NAME))
     else:
-        spoil(topic, -1, valid_crc=True, codec=case.spoil)
+        spoil(topic, -1, valid_crc=True, codec=how)
+
+
+def _write_over(topic: str, old: bytes, new: bytes) -> None:
+    """Change bytes of the topic's last batch, and its checksum with them."""
+    path = segment(topic)
+    log = path.read_bytes()
+    at, length = batches(log)[-1]
+    body = log[at + CRC_FROM : at + length].replace(old, new)
+    with path.open("r+b") as file:  # in place: the broker has it open
+        file.seek(at + CRC_AT)
+        file.write(struct.pack(">I", calc_crc32c(body)) + body)
 
 
 def decoder_of(daemon: Daemon) -> int | None:
