@@ -27,8 +27,7 @@ from v2td.speech.demux import Accepted, PcmReader
 
 AT = Coordinates("cluster", "jobs", 0, 7, 1_760_000_000_000)
 MAX_REASON = 16_384  # characters: one quotes the URL
-SECONDS = 5.0  # of audio that a container may give
-ACCEPTED = Accepted(SECONDS)
+ACCEPTED = Accepted(max_seconds=5.0)
 UNREADABLE = (ErrorClass.NOT_AUDIO, ErrorClass.NO_AUDIO, ErrorClass.BAD_PARAMS, ErrorClass.FORMAT_FORBIDDEN)
 OPEN = FetchSettings(allowed_ports=())
 LISTED = FetchSettings(allowed_ports=(), allowed_hosts=("*.example.com",))

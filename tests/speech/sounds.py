@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from v2td.bundled import Recording, recordings
 from v2td.jobs import SAMPLE_RATE, Audio
-from v2td.speech.demux import PcmReader
+from v2td.speech.demux import Accepted, PcmReader
 
 Pcm = NDArray[np.int16]  # mono
 
@@ -39,7 +39,7 @@ def audio(path: Path) -> Audio:
 
 def read(path: Path) -> Pcm:
     """The whole recording as the daemon hears it."""
-    with PcmReader(path, max_seconds=1e5) as reader:
+    with PcmReader(path, Accepted(max_seconds=1e5)) as reader:
         pieces = []
         while not reader.ended:
             pieces.append(reader.read(60 * SAMPLE_RATE))

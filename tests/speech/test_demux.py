@@ -1,3 +1,4 @@
+import resource
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,14 +9,14 @@ import pytest
 from tests.speech.sounds import SHAPES, bundled, encode, encode_as, read, silence, wav_header
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE
-from v2td.speech.demux import Damage, PcmReader
+from v2td.speech.demux import CODECS, Accepted, Damage, PcmReader
 
 NAME = "en-04.ogg"  # 9 s
 
 
 def heard(path: Path, max_seconds: float = 3600, piece: int = 60 * SAMPLE_RATE) -> tuple[int, Damage]:
     """Samples and damage of a whole file."""
-    with PcmReader(path, max_seconds) as reader:
+    with PcmReader(path, Accepted(max_seconds)) as reader:
         while not reader.ended:
             reader.read(piece)
         return reader.samples, reader.damage
@@ -47,7 +48,7 @@ def test_every_shape_sounds_the_same(tmp_path: Path, shape: str) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_reading_in_small_pieces_loses_nothing(tmp_path: Path, shape: str) -> None:
     path = encode(read(bundled(NAME).path), tmp_path / f"sound.{shape}", shape)
-    with PcmReader(path, 3600) as reader:
+    with PcmReader(path, Accepted(3600)) as reader:
         pieces = []
         while not reader.ended:
             pieces.append(reader.read(1000))
@@ -57,7 +58,7 @@ def test_reading_in_small_pieces_loses_nothing(tmp_path: Path, shape: str) -> No
 
 def test_a_piece_that_ends_with_the_recording_is_followed_by_an_empty_one(tmp_path: Path) -> None:
     path = encode(silence(1), tmp_path / "one.wav")
-    with PcmReader(path, 10) as reader:
+    with PcmReader(path, Accepted(10)) as reader:
         assert len(reader.read(SAMPLE_RATE)) == SAMPLE_RATE
         assert not reader.ended
         assert len(reader.read(SAMPLE_RATE)) == 0
@@ -171,6 +172,71 @@ def test_rates_and_channels_that_nobody_speaks_are_refused(tmp_path: Path, rate:
     path = tmp_path / "sound.wav"
     path.write_bytes(wav_header(32_000, rate=rate, channels=channels) + bytes(32_000))
     assert refused(path) is ErrorClass.BAD_PARAMS
+
+
+def test_other_bounds_may_be_set(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    path.write_bytes(wav_header(32_000, rate=8_000, channels=2) + bytes(32_000))
+    for narrow in (
+        Accepted(60, min_sample_rate=8_001),
+        Accepted(60, max_sample_rate=7_999),
+        Accepted(60, max_channels=1),
+    ):
+        with pytest.raises(JobError) as caught:
+            PcmReader(path, narrow)
+        assert caught.value.error_class is ErrorClass.BAD_PARAMS
+    assert heard(path)[0] == 16_000
+
+
+@pytest.mark.parametrize("tag", [0x0270, 0x0130, 0xABCD], ids=["ATRAC3", "SIPR", "unknown"])
+def test_codecs_that_nobody_records_with_are_not_tried(tmp_path: Path, tag: int) -> None:
+    header = bytearray(wav_header(32_000))
+    header[20:22] = tag.to_bytes(2, "little")
+    path = tmp_path / "sound.wav"
+    path.write_bytes(header + bytes(32_000))
+    assert refused(path) is ErrorClass.BAD_PARAMS
+
+
+def test_every_codec_of_the_list_is_one_that_decodes_audio() -> None:
+    known = [name for name in CODECS.split(",") if name in av.codecs_available]
+    assert len(known) > 70
+    assert {av.Codec(name, "r").type for name in known} == {"audio"}
+
+
+def test_the_picture_of_a_film_is_never_decoded(tmp_path: Path) -> None:
+    """FFmpeg decodes some of every stream to find out what it is, unless it is told not to."""
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("mpeg4", rate=5)
+        sound = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        assert isinstance(picture, av.VideoStream)
+        assert isinstance(sound, av.AudioStream)
+        picture.width, picture.height, picture.pix_fmt = 64, 64, "yuv420p"
+        for shade in range(0, 250, 50):
+            film = av.VideoFrame.from_ndarray(np.full((64, 64, 3), shade, np.uint8), format="rgb24")
+            container.mux(picture.encode(film))
+        frame = av.AudioFrame.from_ndarray(read(bundled(NAME).path)[None, :], format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux([*picture.encode(None), *sound.encode(frame), *sound.encode(None)])
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    with av.logging.Capture() as said, PcmReader(path, Accepted(60)):
+        av.logging.set_level(level)
+    assert any("not on whitelist" in message for _level, _name, message in said)
+    assert heard(path)[0] == pytest.approx(len(read(bundled(NAME).path)), abs=10)
+
+
+def test_a_file_that_we_may_not_read_is_no_fault_of_the_recording(tmp_path: Path) -> None:
+    """A decoder is locked in, and may have too many files open."""
+    path = encode(silence(1), tmp_path / "one.wav")
+    with path.open("rb") as file:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno() + 1, limits[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                heard(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_recording_may_be_as_long_as_allowed_and_no_longer(tmp_path: Path) -> None:

@@ -20,6 +20,13 @@ class SpeechSettings(Section):
         description="Where decoded PCM (16 kHz, int16) is mapped; best a tmpfs.",
     )
     max_audio_seconds: Seconds = Field(21_600, description="Longest recording.")
+    min_sample_rate: Annotated[int, Field(ge=1)] = Field(
+        4_000, description="Lowest sample rate in Hz: at 1 Hz, 32 kB would be nine hours."
+    )
+    max_sample_rate: Annotated[int, Field(ge=1)] = Field(384_000, description="Highest sample rate in Hz.")
+    max_channels: Annotated[int, Field(ge=1, le=64)] = Field(
+        8, description="Most channels; each takes memory and, when transcribed by itself, time."
+    )
     piece_seconds: Annotated[float, Field(ge=60, le=600)] = Field(
         120,
         description="Audio that is decoded and searched for speech at a time; its windows are released at once.",
@@ -59,6 +66,14 @@ class EngineSettings(Section):
     model: Text = Field("base", description="Whisper model: a name (WHISPER_MODEL_SIZE), `demo`, or a folder's path.")
     models_dir: AbsolutePath | None = Field(
         None, description="Where named models lie; the service's state folder or the user's cache when unset."
+    )
+    model_manifest: AbsolutePath | None = Field(
+        None,
+        description="SHA-256 sums (as `sha256sum *` prints them) that the files of the model must have, or v2td does not "
+        "start; the SHA256SUMS in its folder, which `v2td model pull` writes, when unset.",
+    )
+    offline: bool = Field(
+        False, description="Refuse `v2td model pull`, too; nothing else ever asks the hub for a model."
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where inference runs (WHISPER_DEVICE).")
     compute_type: Literal["default", "auto", "int8", "int8_float16", "int16", "float16", "bfloat16", "float32"] = Field(

@@ -21,7 +21,7 @@ from v2td.child import lacks_memory
 from v2td.errors import ErrorClass, JobError
 from v2td.jail import limit_cpu, limit_process
 from v2td.jobs import SAMPLE_RATE, Span
-from v2td.speech.demux import Pcm, PcmReader
+from v2td.speech.demux import Accepted, Pcm, PcmReader
 from v2td.speech.vad import VadSettings, find_speech
 
 
@@ -35,7 +35,7 @@ class DecodeRequest:
     audio: Path
     pcm: Path
     split: bool
-    max_seconds: float
+    accepted: Accepted
     piece_seconds: float
     cpu_seconds: float  # to open it, and for each piece
     vad: VadSettings
@@ -76,7 +76,7 @@ class _Channel:
 class _OpenRecording:
     def __init__(self, request: DecodeRequest) -> None:
         self.request = request
-        self._reader = PcmReader(request.audio, request.max_seconds, split=request.split)
+        self._reader = PcmReader(request.audio, request.accepted, split=request.split)
         self._channels = [_Channel(request.vad) for _ in range(self._reader.channels)]
         # Not truncated: after a crash the same samples are written again while others may read them.
         self._file: BinaryIO = request.pcm.open("r+b")

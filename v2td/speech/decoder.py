@@ -20,7 +20,7 @@ from v2td.logs import get_logger
 from v2td.scratch import NO_ROOM, Remover, can_never_fit, scratch_folder
 from v2td.speech import decode_worker
 from v2td.speech.decode_worker import DecodeRequest, Limits, Piece
-from v2td.speech.demux import MAX_CHANNELS
+from v2td.speech.demux import Accepted
 from v2td.speech.holes import punch_hole
 from v2td.speech.vad import VadSettings
 from v2td.speech.windows import ChannelPacker
@@ -281,7 +281,9 @@ class Decoders:
             audio=audio.path,
             pcm=speech.pcm,
             split=split,
-            max_seconds=settings.max_audio_seconds,
+            accepted=Accepted(
+                settings.max_audio_seconds, settings.min_sample_rate, settings.max_sample_rate, settings.max_channels
+            ),
             piece_seconds=settings.piece_seconds,
             cpu_seconds=settings.decoder_cpu_seconds,
             vad=VadSettings(
@@ -297,7 +299,7 @@ def _limits(settings: SpeechSettings) -> Limits:
     return Limits(
         memory_bytes=settings.decoder_memory_bytes,
         files=settings.decoder_files,
-        file_bytes=int(settings.max_audio_seconds * SAMPLE_RATE) * BYTES_PER_SAMPLE * MAX_CHANNELS,
+        file_bytes=int(settings.max_audio_seconds * SAMPLE_RATE) * BYTES_PER_SAMPLE * settings.max_channels,
     )
 
 

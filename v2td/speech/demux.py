@@ -6,6 +6,7 @@ Damage is never silent: packets that do not decode are counted, holes in the tim
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,13 +29,51 @@ FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gif,gsm,jpeg_pipe,matroska,webm,mov,mp4,m4a,"
     "3gp,3g2,mj2,mp2,mp3,mpeg,mpegts,ogg,png_pipe,spx,tta,voc,w64,wav,webp_pipe,wv,xwma"
 )
+# Decoders of what people record. FFmpeg has hundreds more, for films, pictures and old games, and would try the video
+# and the cover of a file before it says what is in it: they are the weakest part of it.
+CODECS = (
+    "aac,aac_fixed,aac_latm,ac3,ac3_fixed,adpcm_g722,adpcm_g726,adpcm_g726le,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,"
+    "adpcm_swf,adpcm_yamaha,alac,amrnb,amrwb,ape,dca,eac3,evrc,flac,g722,g723_1,g726,g726le,g729,gsm,gsm_ms,ilbc,"
+    "libopencore_amrnb,libopencore_amrwb,libopus,libspeex,libvorbis,mlp,mp1,mp1float,mp2,mp2float,mp3,mp3adu,"
+    "mp3adufloat,mp3float,nellymoser,opus,pcm_alaw,pcm_bluray,pcm_dvd,pcm_f16le,pcm_f24le,pcm_f32be,pcm_f32le,"
+    "pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16be_planar,pcm_s16le,pcm_s16le_planar,pcm_s24be,pcm_s24le,"
+    "pcm_s24le_planar,pcm_s32be,pcm_s32le,pcm_s32le_planar,pcm_s64be,pcm_s64le,pcm_s8,pcm_s8_planar,pcm_u16be,"
+    "pcm_u16le,pcm_u24be,pcm_u24le,pcm_u32be,pcm_u32le,pcm_u8,qcelp,sbc,speex,truehd,truespeech,tta,vorbis,wavpack,"
+    "wmalossless,wmapro,wmav1,wmav2,wmavoice"
+)
 HLS = b"#EXTM3U"
-SAMPLE_RATES = range(4_000, 384_001)  # Hz
-MAX_CHANNELS = 8
 UNKNOWN_RIFF_BYTES = 0x7FF0_0000  # a WAV that claims to be longer was written into a pipe
 OGG_PAGE_BYTES = 65_307  # the longest page
 HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are rounding
 MAX_HOLE_SECONDS = 600.0  # larger ones are a new clock, not a hole
+# Why a file that was downloaded, or read by the daemon, cannot be opened here, with no fault of its own.
+OURS = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE})
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a recording may be: longest in seconds, lowest and highest sample rate in Hz, most channels."""
+
+    max_seconds: float
+    min_sample_rate: int = 4_000
+    max_sample_rate: int = 384_000
+    max_channels: int = 8
+
+    def check(self, sample_rate: int, channels: int) -> None:
+        """Raise JobError bad_params for a rate or a number of channels that is not read."""
+        if not self.min_sample_rate <= sample_rate <= self.max_sample_rate:
+            wanted = f"{self.min_sample_rate} to {self.max_sample_rate} Hz are read"
+            raise JobError(ErrorClass.BAD_PARAMS, f"a sample rate of {sample_rate} Hz; {wanted}")
+        if not 1 <= channels <= self.max_channels:
+            raise JobError(ErrorClass.BAD_PARAMS, f"{channels} channels; 1 to {self.max_channels} are read")
+
+    def readable(self, sample_rate: int, channels: int) -> bool:
+        """Whether `check` has nothing to say."""
+        try:
+            self.check(sample_rate, channels)
+        except JobError:
+            return False
+        return True
 
 
 @dataclass(slots=True)
@@ -57,16 +96,17 @@ class PcmReader:
     bad_params, too_long.
     """
 
-    def __init__(self, path: Path, max_seconds: float, *, split: bool = False) -> None:
+    def __init__(self, path: Path, accepted: Accepted, *, split: bool = False) -> None:
         self.damage = Damage()
         self._path = path
         self.samples = 0  # of each channel at SAMPLE_RATE, read so far
-        self._max_samples = int(max_seconds * SAMPLE_RATE)
+        self._accepted = accepted
+        self._max_samples = int(accepted.max_seconds * SAMPLE_RATE)
         self._split = split
         self._container = _open(path)
         try:
             self._stream = _audio_stream(self._container)
-            _check_parameters(self._stream)
+            _check_parameters(self._stream, accepted)
         except BaseException:
             self._container.close()
             raise
@@ -128,7 +168,7 @@ class PcmReader:
                 return
             try:
                 for frame in packet.decode():
-                    if _readable(frame.sample_rate, frame.layout.nb_channels):
+                    if self._accepted.readable(frame.sample_rate, frame.layout.nb_channels):
                         yield frame
                     else:  # a damaged header may say 47 channels
                         self.damage.bad_packets += 1
@@ -175,7 +215,7 @@ class PcmReader:
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": FORMATS, "codec_whitelist": CODECS, "protocol_whitelist": "file"}
     try:
         return av.open(str(path), options=options, metadata_errors="ignore")
     except av.error.ArgumentError as error:  # a demuxer that is not in FORMATS
@@ -192,6 +232,8 @@ def _open(path: Path) -> av.container.InputContainer:
     except MemoryError:
         raise
     except av.error.FFmpegError as error:
+        if error.errno in OURS:
+            raise OSError(error.errno, error.strerror) from None
         raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
 
 
@@ -218,18 +260,13 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     return container.streams.audio[0]
 
 
-def _check_parameters(stream: av.AudioStream) -> None:
+def _check_parameters(stream: av.AudioStream, accepted: Accepted) -> None:
     context = stream.codec_context
     if context is None:
         raise JobError(ErrorClass.BAD_PARAMS, "unknown audio codec")
-    if context.sample_rate not in SAMPLE_RATES:
-        raise JobError(ErrorClass.BAD_PARAMS, f"sample rate {context.sample_rate} Hz is outside 4 to 384 kHz")
-    if not 1 <= stream.channels <= MAX_CHANNELS:
-        raise JobError(ErrorClass.BAD_PARAMS, f"{stream.channels} channels; 1 to {MAX_CHANNELS} are read")
-
-
-def _readable(sample_rate: int, channels: int) -> bool:
-    return sample_rate in SAMPLE_RATES and 1 <= channels <= MAX_CHANNELS
+    if context.name not in CODECS.split(","):
+        raise JobError(ErrorClass.BAD_PARAMS, f"the audio codec {context.name} is not read")
+    accepted.check(context.sample_rate, stream.channels)
 
 
 def _with_channels(pcm: Pcm, count: int) -> Pcm:
