@@ -179,9 +179,7 @@ class Intake:
         while not self._stopping.is_set():
             if self._member.broken is not None:
                 raise self._member.broken
-            self._accepting_since = time.monotonic()
             self._pause_or_resume()
-            self._accepting_since = None
             polled = await self._poller.poll(max(1, self._max_in_flight - self._works.in_flight))
             if polled.batches or polled.unreadable:
                 await self._accept(group, polled)
@@ -200,6 +198,7 @@ class Intake:
             if revocations != self._member.revocations:
                 return
             moved = self._member.sought
+        self._accepting_since = time.monotonic()
         # No await from here on until the tracker has them all, or a batch is lost.
         if polled.unreadable is not None and polled.unreadable.partition not in moved:
             self._pass_over(group, polled.unreadable)
@@ -214,6 +213,7 @@ class Intake:
             for record in records:
                 self._begin(group, record)
         await failpoints.reach("intake.received")
+        self._accepting_since = None
 
     def _begin(self, group: asyncio.TaskGroup, record: ConsumerRecord) -> None:
         ticket = self._tracker.receive(Partition(record.topic, record.partition), record.offset)
