@@ -19,7 +19,7 @@ COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo bench test chaos chaos-long fuzz check lint format services-up services-down services-status install constraints clean
+.PHONY: help demo bench test test-systemd chaos chaos-long fuzz check lint format services-up services-down services-status install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ fuzz: $(VENV)/dev.stamp ## attack all parsers, 5 minutes each (ARGS='--seconds 3
 
 check: lint ## what takes seconds: style, types, layers, tests that need no service
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not services and not slow" $(ARGS)
+
+test-systemd: $(VENV)/dev.stamp ## the installed units under a real systemd in a container, all of it; needs root, 8 minutes
+	@$(BIN)/python -m tests.services run -- $(BIN)/python -m pytest -s tests/systemd tests/systemd/long_form.py $(ARGS)
 
 lint: $(VENV)/dev.stamp ## style, types and layers only
 	$(BIN)/ruff check
