@@ -14,7 +14,7 @@ from typing import Any
 
 from v2td import __version__, admin, duties, failpoints, store, systemd
 from v2td.config import LoadedConfig, Settings
-from v2td.engine import Engine, Plan, find_model, plan_slots
+from v2td.engine import Engine, Plan, plan_slots, verified_model
 from v2td.errors import ServiceError, first_of
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters, Intake
@@ -126,7 +126,7 @@ def admin_endpoint(daemon: Daemon) -> contextlib.AbstractAsyncContextManager[obj
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
     """Open everything that a job needs: the slow and the likely to fail first."""
-    model = find_model(settings.engine)
+    model = await asyncio.to_thread(verified_model, settings.engine)
     layout, refit = plan_slots(settings.engine, model)
     log.info("slots planned", slots=len(layout.slots), reasons=layout.reasons)
     await _schema_is_there(settings)

@@ -41,12 +41,36 @@ async def test_a_pulled_model_transcribes(v2td: Run, settings: dict[str, str], m
     assert (answer.code, answer.stderr) == (0, "")
     assert answer.stdout == f"tiny is in {models / 'tiny'}\n"
     assert visible(models) == ["tiny"]
-    assert {path.name for path in (models / "tiny").iterdir()} == set(hub.files) - {"README.md"}
+    assert {path.name for path in (models / "tiny").iterdir()} == set(hub.files) - {"README.md"} | {"SHA256SUMS"}
     listed = await v2td("model", "list", **settings)
     assert listed.stdout.startswith("tiny\t")
     assert (await v2td("model", "path", "tiny", **settings)).stdout == f"{models / 'tiny'}\n"
     answer = await v2td("transcribe", "--model", "tiny", RECORDING.path, **settings)
     assert answer.stdout.split() == RECORDING.text.split()
+
+
+async def test_a_pulled_model_that_has_changed_is_not_loaded(v2td: Run, settings: dict[str, str], models: Path) -> None:
+    assert (await v2td("model", "pull", "tiny", **settings)).code == 0
+    weights = models / "tiny" / "model.bin"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    for command in (("run",), ("transcribe", RECORDING.path)):
+        answer = await v2td(*command, "--set", "engine.model=tiny", **settings)
+        assert answer.code == 1
+        assert f"{weights} is not the file that was listed: its SHA-256 differs" in answer.stderr
+    answer = await v2td("check", "--offline", "--set", "engine.model=tiny", **settings)
+    assert answer.code == 1
+    assert "SHA-256 differs" in answer.stdout
+
+
+async def test_offline_nothing_is_pulled(v2td: Run, settings: dict[str, str], models: Path, hub: Hub) -> None:
+    answer = await v2td("model", "pull", "tiny", "--set", "engine.offline=true", **settings)
+    assert (answer.code, answer.stderr) == (
+        1,
+        "error: pull tiny: engine.offline is set (copy the model's folder, and name its path)\n",
+    )
+    assert (hub.paths, visible(models)) == ([], [])
 
 
 async def test_a_model_that_is_there_is_not_pulled_again(v2td: Run, settings: dict[str, str], hub: Hub) -> None:

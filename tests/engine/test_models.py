@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from v2td.config import EngineSettings
-from v2td.engine import find_model, models_folder
+from v2td.engine import find_model, models_folder, verified_model, write_manifest
 from v2td.errors import ConfigError
 
 
@@ -57,3 +57,24 @@ def test_the_models_folder_is_the_setting_then_systemds_then_the_users(
     monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/state:{tmp_path}/other")
     assert models_folder(EngineSettings()) == tmp_path / "state/models"
     assert models_folder(EngineSettings(models_dir=tmp_path)) == tmp_path
+
+
+def test_without_a_tokenizer_no_hub_is_asked(tmp_path: Path) -> None:
+    folder = model_at(tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"engine\.model = .*: no tokenizer\.json in .*, and no hub is asked for it"):
+        verified_model(EngineSettings(model=str(folder)))
+
+
+def test_a_model_is_compared_with_its_manifest(tmp_path: Path) -> None:
+    folder = model_at(tmp_path / "mine")
+    (folder / "tokenizer.json").write_text("{}")
+    settings = EngineSettings(model=str(folder))
+    assert verified_model(settings) == folder  # it has none
+    write_manifest(folder)
+    assert verified_model(settings) == folder
+    (folder / "model.bin").write_bytes(b"other")
+    with pytest.raises(ConfigError, match=r"model\.bin is not the file that was listed"):
+        verified_model(settings)
+    elsewhere = EngineSettings(model=str(folder), model_manifest=tmp_path / "sums")
+    with pytest.raises(ConfigError, match="No such file or directory: make it in the model's folder"):
+        verified_model(elsewhere)

@@ -69,8 +69,8 @@ class EngineSettings(Section):
     )
     model_manifest: AbsolutePath | None = Field(
         None,
-        description="SHA-256 sums (as `sha256sum *` prints them) that the files of the model must have, or v2td does not "
-        "start; the SHA256SUMS in its folder, which `v2td model pull` writes, when unset.",
+        description="SHA-256 sums (as `sha256sum *` prints them) that the files of the model must have, or v2td does "
+        "not start; the SHA256SUMS in its folder, which `v2td model pull` writes, when unset.",
     )
     offline: bool = Field(
         False, description="Refuse `v2td model pull`, too; nothing else ever asks the hub for a model."

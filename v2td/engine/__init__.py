@@ -8,7 +8,8 @@ from v2td.engine.engine import Engine
 from v2td.engine.hearing import Hearing, Recognition
 from v2td.engine.layout import plan_slots
 from v2td.engine.machine import read_machine
-from v2td.engine.models import find_model, models_folder
+from v2td.engine.manifest import write_manifest
+from v2td.engine.models import find_model, models_folder, verified_model
 from v2td.engine.topology import Plan, plan
 
 __all__ = [
@@ -23,4 +24,6 @@ __all__ = [
     "plan",
     "plan_slots",
     "read_machine",
+    "verified_model",
+    "write_manifest",
 ]

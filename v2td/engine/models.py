@@ -9,7 +9,11 @@ from pathlib import Path
 
 from v2td import bundled
 from v2td.config import EngineSettings
+from v2td.engine import manifest
 from v2td.errors import ConfigError
+from v2td.logs import get_logger
+
+log = get_logger(__name__)
 
 DEMO = "demo"
 SHORT_WINDOWS = "short_windows"
@@ -45,6 +49,19 @@ def find_model(settings: EngineSettings) -> Path:
         else f"run `v2td model pull {settings.model}`, or use the bundled `demo`"
     )
     raise ConfigError("engine.model", settings.model, f"no model.bin in {path}; {cure}")
+
+
+def verified_model(settings: EngineSettings) -> Path:
+    """Find the model and compare it with its manifest, if there is one; ConfigError when it must not be loaded.
+
+    Blocks for about a second for each gigabyte that is compared.
+    """
+    path = find_model(settings)
+    if not (path / "tokenizer.json").is_file():  # faster-whisper would ask the hub for one
+        raise ConfigError("engine.model", settings.model, f"no tokenizer.json in {path}, and no hub is asked for it")
+    if files := manifest.verify(path, settings.model_manifest):
+        log.info("model verified", folder=str(path), files=files)
+    return path
 
 
 def takes_short_windows(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from v2td.child import Child, ChildDied
 from v2td.config import EngineSettings
-from v2td.engine import models_folder
+from v2td.engine import models_folder, write_manifest
 from v2td.errors import ServiceError
 
 PULL_SECONDS = 86_400.0
@@ -59,6 +60,8 @@ async def pull(name: str, settings: EngineSettings) -> Path:
 
     The model appears whole or not at all: an error or a cancellation leaves nothing. Raises ServiceError.
     """
+    if settings.offline:
+        raise ServiceError(f"pull {name}", "engine.offline is set", "copy the model's folder, and name its path")
     target = models_folder(settings) / _folder_name(name)
     if (target / "model.bin").is_file():
         return target
@@ -72,6 +75,7 @@ async def pull(name: str, settings: EngineSettings) -> Path:
         if not (folder / "model.bin").is_file():
             raise ServiceError(f"pull {name}", "there is no model.bin in it", "name a CTranslate2 Whisper model")
         shutil.rmtree(folder / HUB_BOOKKEEPING, ignore_errors=True)
+        await asyncio.to_thread(write_manifest, folder)  # what changes from now on is noticed
         try:
             folder.rename(target)
         except OSError as error:

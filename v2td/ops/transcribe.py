@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from v2td.config import Settings
-from v2td.engine import Engine, Hearing, find_model, plan_slots
+from v2td.engine import Engine, Hearing, plan_slots, verified_model
 from v2td.errors import ErrorClass, JobError
 from v2td.formats import Document
 from v2td.jobs import Audio, Options, Window
@@ -51,7 +51,7 @@ class Transcriber:
     ) -> None:
         self._settings = settings
         self._readable = readable
-        self._model = find_model(settings.engine)
+        self._model = verified_model(settings.engine)
         engine = settings.engine if slots is None else settings.engine.model_copy(update={"slots": slots})
         self._plan, self._refit = plan_slots(engine, self._model)
         self._prepared = PreparedLimit(max_prepared(settings, len(self._plan.slots)))
