@@ -19,7 +19,7 @@ COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo bench test test-systemd chaos chaos-long fuzz check lint format services-up services-down services-status install constraints clean
+.PHONY: help demo bench test test-systemd chaos chaos-long fuzz corpus check lint format services-up services-down services-status install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ chaos-long: $(VENV)/dev.stamp ## the same a thousand times, for docs/reliability
 
 fuzz: $(VENV)/dev.stamp ## attack all parsers, 5 minutes each (ARGS='--seconds 3600 container'); make test does it for seconds
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+corpus: $(VENV)/dev.stamp ## every hostile input through the daemon: its fate, its time, its memory (ARGS="--only 'A2[12]'")
+	@$(BIN)/python -m tests.services run -- $(BIN)/python -m tests.corpus $(ARGS)
 
 check: lint ## what takes seconds: style, types, layers, tests that need no service
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not services and not slow" $(ARGS)

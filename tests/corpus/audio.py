@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.corpus import flac
 from tests.corpus.case import Case, Lane, Place, Row, job
@@ -137,7 +138,8 @@ def _odd(place: Place, speech: Pcm) -> Iterator[Case]:
     yield sound(place, "A25 silence", "OK empty", wav(bytes(2 * 20 * SAMPLE_RATE)))
     yield sound(place, "A26 noise", "OK*", wav(_as_pcm(np.random.default_rng(1).normal(0, 0.1, 10 * SAMPLE_RATE))))
     times = np.arange(10 * SAMPLE_RATE) / SAMPLE_RATE
-    chord = sum(np.sin(2 * np.pi * pitch * times) for pitch in (220, 277.2, 329.6, 440)) / 8
+    pitches = np.array([[220], [277.2], [329.6], [440]])
+    chord = np.sin(2 * np.pi * pitches * times).sum(axis=0) / 8
     yield sound(place, "A26 music", "OK*", wav(_as_pcm(chord)))
     yield sound(place, "A27 24 h of silent FLAC", "P too_long", flac.silence(86_400), check=_not_heard)
     glued = b"".join(
@@ -159,8 +161,8 @@ def _crashes(place: Place) -> Iterator[Case]:
         yield sound(place, f"A30 decoder: {name}", "P decoder_crash", data, lane=lane)
 
 
-def _as_pcm(signal: np.ndarray) -> bytes:
-    return (np.clip(signal, -1, 1) * 32767).astype("<i2").tobytes()
+def _as_pcm(signal: NDArray[np.float64]) -> bytes:
+    return bytes((np.clip(signal, -1, 1) * 32767).astype("<i2").tobytes())
 
 
 def _not_heard(row: Row) -> str | None:

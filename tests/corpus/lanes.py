@@ -24,7 +24,7 @@ SETTINGS: Mapping[str, Any] = {
     "fetch__total_seconds": 8,
     "fetch__max_bytes": 64_000_000,
     "speech__decoders": 1,  # whose memory is then the input's
-    "speech__max_audio_seconds": 1800,
+    "speech__max_audio_seconds": 600,
     "speech__deadline_seconds": 30,
     "engine__slots": 1,
     "engine__threads": 1,

@@ -84,7 +84,7 @@ def _bodies(place: Place, sound: bytes) -> Iterator[Case]:
 
     async def slower(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer(content_length=str(MAX_BYTES)))
-        for _ in range(100_000):
+        for _piece in range(100_000):
             writer.write(bytes(100))
             await writer.drain()
             await asyncio.sleep(0.1)

@@ -120,7 +120,7 @@ def _notifications(place: Place, sound: bytes) -> Iterator[Case]:
     entries = [aws_entry("nothing", bucket=place.bucket)] * 100
     yield Case("own: 100 notifications in one", "P not_found", json.dumps({"Records": entries}).encode(), outcomes=100)
     yield Case("own: 1001 notifications in one", BAD, json.dumps({"Records": [{}] * 1001}).encode())
-    mixed = {"Records": [7, None, [], {"eventName": "ObjectCreated:Put", "s3": []}]}
+    mixed: dict[str, list[Any]] = {"Records": [7, None, [], {"eventName": "ObjectCreated:Put", "s3": []}]}
     yield Case("own: notifications of nothing", BAD, json.dumps(mixed).encode(), outcomes=4)
     inner = json.dumps(cloud_event(data={"audio_url": "file:///etc/passwd"})).encode()
     event = cloud_event(data_base64=base64.b64encode(inner).decode())
