@@ -138,6 +138,19 @@ async def test_silence_is_a_transcript_without_text(rooms: Rooms, settings: Sett
     assert outcome.audio_seconds == pytest.approx(5, abs=0.01)
 
 
+async def test_a_transcript_says_what_is_missing(rooms: Rooms, settings: Settings, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.wav"
+    whole = sounds.encode(sounds.read(SHORT.path), tmp_path / "whole.wav").read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    outcome = await Pipeline(rooms, settings, 2).transcribe(job(cut))
+    assert isinstance(outcome, Transcript)
+    assert outcome.truncated
+    assert outcome.timings["damage"] == {
+        "bad_packets": 0,
+        "missing_seconds": pytest.approx(outcome.audio_seconds, abs=0.1),
+    }
+
+
 async def test_an_attempt_that_takes_too_long_is_tried_again_and_fails(
     rooms: Rooms, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,6 +231,8 @@ class Pipeline:
         timings["flags"] = list(recognition.flags)
         if recognition.channel_languages:
             timings["channel_languages"] = {str(channel): each for channel, each in recognition.channel_languages}
+        if speech.damage:
+            timings["damage"] = speech.damage
         timings["windows"] = [_timing(each) for each in recognition.timings]
         return Transcript(
             job=journey.job,

@@ -69,7 +69,7 @@ class Rooms:
 
         yield SimpleNamespace(
             pcm=audio.path, channels=1, windows=windows(), audio_seconds=seconds, speech_seconds=seconds,
-            decode_seconds=0.0, truncated=False, release=lambda _window: None,
+            decode_seconds=0.0, truncated=False, damage={}, release=lambda _window: None,
         )  # fmt: skip
 
     async def transcribe(self, hearing: Hearing) -> Recognition:

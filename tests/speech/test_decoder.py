@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ import pytest
 from tests.speech.sounds import audio, bundled, encode, read, sentences, silence
 from v2td import metrics
 from v2td.bundled import recordings
+from v2td.child import ChildDied
 from v2td.config import SpeechSettings
-from v2td.errors import ErrorClass, JobError
+from v2td.errors import ErrorClass, JobError, ServiceError
+from v2td.jail import breaches, means
 from v2td.jobs import SAMPLE_RATE, Audio, Span, Window
 from v2td.speech import Decoders, Speech
+from v2td.speech.decode_worker import Piece
 from v2td.speech.decoder import _Slot
 
 pytestmark = pytest.mark.slow  # starts processes that load models or services
@@ -308,3 +313,102 @@ async def test_two_children_share_the_work(pcm_dir: Path, long_recording: Audio)
             speech = await stack.enter_async_context(decoders.prepare(long_recording))
             await anext(speech.windows)
         assert [slot.open for slot in decoders._slots] == [2, 2]
+
+
+async def test_decoders_are_locked_in(decoders: Decoders, tmp_path: Path) -> None:
+    outside = tmp_path.parent / "secret"
+    outside.write_text("what nobody may know")
+    await windows_of(decoders, audio(bundled("en-01.flac").path))
+    assert await slot_of(decoders).child.call(breaches, outside, deadline_seconds=20) == ()
+
+
+async def test_decoders_are_free_when_that_is_wanted(pcm_dir: Path) -> None:
+    async with Decoders(settings(pcm_dir, jail="off"), 1, []) as decoders:
+        assert await slot_of(decoders).child.call(breaches, pcm_dir / "new", deadline_seconds=20) != ()
+
+
+@pytest.mark.parametrize("lacking", [{"seccomp": False}, {"landlock_abi": 0}])
+async def test_no_start_where_the_jail_is_required_and_not_whole(
+    pcm_dir: Path, monkeypatch: pytest.MonkeyPatch, lacking: dict[str, Any]
+) -> None:
+    found = replace(means(), **lacking)
+    monkeypatch.setattr("v2td.speech.decoder.means", lambda: found)
+    with pytest.raises(ServiceError, match="lock decoders in: missing"):
+        async with Decoders(settings(pcm_dir, jail="required"), 1, []):
+            pytest.fail("it did start")
+    async with Decoders(settings(pcm_dir), 1, []) as decoders:
+        assert len((await windows_of(decoders, audio(bundled("en-01.flac").path)))[0]) == 1
+
+
+async def test_decoders_have_the_limits_of_the_settings(pcm_dir: Path) -> None:
+    limits = {"decoder_memory_bytes": 300_000_000, "decoder_cpu_seconds": 7, "decoder_files": 100}
+    async with Decoders(settings(pcm_dir, **limits), 1, []) as decoders:
+        child = slot_of(decoders).child
+        assert len((await windows_of(decoders, audio(bundled("en-04.ogg").path)))[0]) == 1
+        used = child.usage()[1]
+        soft, _hard = await child.call(resource.getrlimit, resource.RLIMIT_CPU, deadline_seconds=5)
+        assert 7 <= soft <= 7 + 2 * used + 2
+        assert await child.call(resource.getrlimit, resource.RLIMIT_NOFILE, deadline_seconds=5) == (100, 100)
+        with pytest.raises(ChildDied, match="memory"):
+            await child.call(bytearray, 300_000_000, deadline_seconds=10)
+
+
+async def test_a_recording_outside_of_its_folders_is_not_read(pcm_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "secret.wav"
+    path.write_bytes(bundled("en-01.flac").path.read_bytes())
+    async with Decoders(settings(pcm_dir), 1, []) as decoders:
+        assert await refused(decoders, path) is ErrorClass.ACCESS_DENIED
+        assert len((await windows_of(decoders, audio(bundled("en-01.flac").path)))[0]) == 1
+
+
+async def test_a_folder_that_is_replaced_is_found_again(pcm_dir: Path, tmp_path: Path) -> None:
+    """As when a disk is mounted again: the decoders were locked in with the old one."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    async with Decoders(settings(pcm_dir), 1, [folder]) as decoders:
+        folder.rename(tmp_path / "old")
+        folder.mkdir()
+        path = folder / "sound.flac"
+        path.write_bytes(bundled("en-01.flac").path.read_bytes())
+        assert len((await windows_of(decoders, audio(path)))[0]) == 1
+        generation = slot_of(decoders).child.generation
+        assert len((await windows_of(decoders, audio(path)))[0]) == 1
+        assert slot_of(decoders).child.generation == generation
+
+
+PIECE = Piece(((Span(1, 2),), ()), settled=3, samples=4, bad_packets=0, missing_seconds=0.5, last=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": -1},
+        {"samples": "4"},
+        {"samples": 1},
+        {"settled": 5},
+        {"settled": True},
+        {"bad_packets": 0.5},
+        {"missing_seconds": float("nan")},
+        {"missing_seconds": "0"},
+        {"spans": ((Span(2, 1),),)},
+        {"spans": ((Span(-1, 1),),)},
+        {"spans": ((Span(1, 5),),)},
+        {"spans": ((1, 2),)},
+        {"spans": ((Span(1.5, 2),),)},  # type: ignore[arg-type]  # that is the point
+    ],
+)
+def test_what_no_decoder_says_is_seen(change: dict[str, Any]) -> None:
+    assert PIECE.plausible
+    assert not replace(PIECE, **change).plausible
+
+
+async def test_what_is_missing_is_told(decoders: Decoders, tmp_path: Path) -> None:
+    whole = encode(sentences(20), tmp_path / "whole.wav")
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    _windows, speech = await windows_of(decoders, audio(cut))
+    assert speech.truncated
+    assert speech.damage == {"bad_packets": 0, "missing_seconds": pytest.approx(speech.audio_seconds, abs=0.1)}
+    _windows, speech = await windows_of(decoders, audio(whole))
+    assert not speech.truncated
+    assert speech.damage == {}

@@ -6,6 +6,7 @@ the event loop.
 """
 
 from v2td.speech.clock import covered_by_channel, covered_seconds, to_recording
-from v2td.speech.decoder import Decoders, Speech, decoder_count
+from v2td.speech.decoder import Decoders, decoder_count
+from v2td.speech.speech import Speech
 
 __all__ = ["Decoders", "Speech", "covered_by_channel", "covered_seconds", "decoder_count", "to_recording"]

@@ -55,6 +55,23 @@ class Piece:
     missing_seconds: float
     last: bool
 
+    @property
+    def plausible(self) -> bool:
+        """Whether it can be true; a decoder that a recording took over may say what it likes."""
+        numbers = (self.settled, self.samples, self.bad_packets)
+        if not all(type(each) is int and each >= 0 for each in numbers) or self.settled > self.samples:
+            return False
+        if type(self.missing_seconds) not in (int, float) or not 0 <= self.missing_seconds < float("inf"):
+            return False
+        spans = [span for channel in self.spans for span in channel]
+        return all(
+            type(span) is Span
+            and type(span.start) is int
+            and type(span.end) is int
+            and 0 <= span.start <= span.end <= self.samples
+            for span in spans
+        )
+
 
 class _Channel:
     """The search for speech in one channel."""

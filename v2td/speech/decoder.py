@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from v2td import failpoints, metrics
 from v2td.child import Child, ChildDied
 from v2td.config import SpeechSettings
-from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
+from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
 from v2td.jail import Jail, means
 from v2td.jobs import SAMPLE_RATE, Audio, Channels, Span, Window
 from v2td.logs import get_logger
@@ -21,7 +22,7 @@ from v2td.scratch import NO_ROOM, Remover, can_never_fit, scratch_folder
 from v2td.speech import decode_worker
 from v2td.speech.decode_worker import DecodeRequest, Limits, Piece
 from v2td.speech.demux import Accepted
-from v2td.speech.holes import punch_hole
+from v2td.speech.speech import BYTES_PER_SAMPLE, Speech
 from v2td.speech.vad import VadSettings
 from v2td.speech.windows import ChannelPacker
 
@@ -32,7 +33,6 @@ CRASHES_FORGIVEN = 1  # a child may have died of something else; the second time
 NICE = 5  # decoders run ahead of the engine; they must not take its cores from it
 ANY_GENERATION = -1
 PCM_PREFIX = "v2td-pcm-"
-BYTES_PER_SAMPLE = 2
 ANSWERS = (Piece, Span, JobError, ErrorClass, ServiceError, NoRoomError, failpoints.FailpointError)
 BLOCK_BYTES = 512  # what st_blocks counts
 SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
@@ -45,46 +45,6 @@ def decoder_count(settings: SpeechSettings, slots: int) -> int:
 
 class _ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another recording killed the child)
     """The child that had this recording open is gone, through no fault of this recording."""
-
-
-class Speech:
-    """A recording being decoded; its totals grow until the last window was taken, then they are final.
-
-    `pcm` holds 16 kHz int16 samples, `channels` of them in a frame, and goes away with the context that made this.
-    Spans count frames. `audio_seconds` is the recording's length, `speech_seconds` sums over the channels.
-    """
-
-    def __init__(self, pcm: Path) -> None:
-        self.pcm = pcm
-        self.channels = 1
-        self.windows: AsyncIterator[Window]
-        self.audio_seconds = 0.0
-        self.speech_seconds = 0.0
-        self.decode_seconds = 0.0  # waiting for the decoder child included
-        self.truncated = False
-        self._edge = 0  # no window that is still to come begins before this sample
-        self._unreleased: dict[int, int] = {}  # first sample of each window that was handed out
-
-    def release(self, window: Window) -> None:
-        """Give back the memory of the PCM that no window needs any more; `window` will not be read again."""
-        self._unreleased.pop(window.index, None)
-        unneeded = min((self._edge, *self._unreleased.values()))
-        if unneeded > 0:  # from the start each time: a decoder that took over from a dead one wrote it again
-            with suppress(OSError):  # the job has left, or the disk is read-only: then it is given back with the file
-                punch_hole(self.pcm, 0, unneeded * self.channels * BYTES_PER_SAMPLE)
-
-    def _hand_out(self, window: Window) -> None:
-        self._unreleased[window.index] = window.pieces[0].start
-
-    def _restart(self) -> None:
-        self.audio_seconds = self.speech_seconds = 0.0
-        self.truncated = False
-        self._edge = 0
-
-    def _count(self, piece: Piece) -> None:
-        self.audio_seconds = piece.samples / SAMPLE_RATE
-        self.speech_seconds += sum(span.length for channel in piece.spans for span in channel) / SAMPLE_RATE
-        self.truncated = piece.bad_packets > 0 or piece.missing_seconds > 0
 
 
 class _Slot:
@@ -116,10 +76,17 @@ class _Slot:
             if self.child.pid is None:  # whose recording killed it was cancelled while it was brought up again
                 await self.child.revive()
             try:
-                return await self.child.call(function, *args, deadline_seconds=deadline)
+                answer = await self.child.call(function, *args, deadline_seconds=deadline)
+                if not isinstance(answer, Piece) or answer.plausible:
+                    return answer
+                self.child.kill()
+                raise ChildDied("died")
             except ChildDied as death:
                 metrics.DECODER_RESTARTS.labels(death.reason).inc()
                 log.warning("decoder restarted", decoder=self.child.name, reason=death.reason)
+                await self.child.revive()
+                raise
+            except PermissionError:  # a folder that was mounted again: a child that enters now may read it
                 await self.child.revive()
                 raise
             except OSError as error:  # the file system, not the recording
@@ -206,7 +173,7 @@ class Decoders:
         self, audio: Audio, speech: Speech, channels: Channels, on_death: Callable[[], None]
     ) -> AsyncGenerator[Window, None]:
         """Yield each window once, decoding from the start again when a child died on the way."""
-        handed_out = crashes = 0
+        handed_out = crashes = refusals = 0
         finished = False
         while not finished:
             try:
@@ -214,7 +181,7 @@ class Decoders:
                     async for window in windows:
                         if window.index == handed_out:  # those before were handed out before the crash
                             handed_out += 1
-                            speech._hand_out(window)  # noqa: SLF001 (one class in two: for others to read, for us to write)
+                            speech.hand_out(window)
                             yield window
                 finished = True
             except _ChildReplaced:
@@ -224,6 +191,11 @@ class Decoders:
                     reason = f"its PCM does not fit into speech.pcm_dir ({self._settings.pcm_dir})"
                     raise JobError(ErrorClass.TOO_LONG, reason) from None
                 raise
+            except PermissionError:
+                refusals += 1
+                if refusals > CRASHES_FORGIVEN:
+                    reason = "a decoder may not read it, though v2td may: see speech.jail"
+                    raise TransientJobError(ErrorClass.ACCESS_DENIED, reason) from None
             except ChildDied as death:
                 if death.reason == "stopped":  # which no recording does
                     continue
@@ -237,13 +209,14 @@ class Decoders:
     async def _decode(self, audio: Audio, speech: Speech, channels: Channels) -> AsyncGenerator[Window, None]:
         settings = self._settings
         split = channels == "split"
-        speech._restart()  # noqa: SLF001
+        speech.restart()
         token = next(self._tokens)
         slot = min(self._slots, key=lambda each: each.open)
         slot.open += 1
         try:
             request = self._request(audio, speech, split=split)
-            speech.channels, generation = await slot.open_recording(token, request, settings.deadline_seconds)
+            channel_count, generation = await slot.open_recording(token, request, settings.deadline_seconds)
+            speech.channels = min(channel_count, settings.max_channels)  # whatever a decoder that was taken over says
             packer = ChannelPacker(
                 range(speech.channels) if split else [None],
                 window=int(settings.window_seconds * SAMPLE_RATE),
@@ -255,14 +228,14 @@ class Decoders:
                 piece = await slot.next_piece(token, generation, settings.deadline_seconds)
                 speech.decode_seconds += time.monotonic() - asked
                 last = piece.last
-                speech._count(piece)  # noqa: SLF001
+                speech.count(piece)
                 self._check_damage(piece)
                 windows = packer.feed(piece.spans)
                 if last:
                     windows += packer.finish(piece.samples)
                 for number, window in enumerate(windows):
                     starts = [each.pieces[0].start for each in windows[number + 1 :]]
-                    speech._edge = min((packer.edge(piece.settled), *starts))  # noqa: SLF001
+                    speech.edge = min((packer.edge(piece.settled), *starts))
                     yield window
         finally:
             slot.open -= 1
@@ -305,6 +278,8 @@ def _limits(settings: SpeechSettings) -> Limits:
 
 def _disk_error(error: OSError) -> ServiceError:
     """Return what an error of the disk or tmpfs below speech.pcm_dir means to us; it is no recording's fault."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return NoRoomError("decode", str(error), "raise speech.decoder_files")
     if error.errno in NO_ROOM:
         return NoRoomError("decode", str(error), "make speech.pcm_dir larger, or pipeline.max_prepared smaller")
     return ServiceError("decode", str(error), "see speech.pcm_dir")
