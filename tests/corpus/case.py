@@ -76,4 +76,4 @@ def fate(row: Row) -> str:
     """Return what became of an input: a row of transcriptions or failures."""
     if "error_class" in row:
         return f"{'P' if row['attempts'] == 1 else 'T'} {row['error_class']}"
-    return "OK" + " truncated" * bool(row["truncated"]) + " empty" * (row["text"] == "")
+    return "OK" + " truncated" * bool(row["truncated"]) + " empty" * bool(row["text"] == "")

@@ -16,6 +16,7 @@ Step = bytes | Path | Talk
 
 HOST = "127.0.0.9"  # all of 127.0.0.0/8 is ours on Linux: the daemons may reach this address and no other
 PIECE_BYTES = 65536
+CLOSE_SECONDS = 5.0
 # RuntimeError is uvloop's word for a connection that the other side has closed meanwhile.
 GONE = (OSError, RuntimeError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
@@ -60,8 +61,6 @@ class HostileWeb:
                 number = self._asked.get(path, 0)
                 self._asked[path] = number + 1
                 await _say(steps[min(number, len(steps) - 1)], reader, writer)
-        with suppress(*GONE):
-            writer.close()
 
     async def _relay(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Hand a signed request to the object store, byte for byte, and its answer back."""
@@ -72,7 +71,7 @@ class HostileWeb:
                 writer.write(piece)
                 await writer.drain()
         finally:
-            to_store.close()
+            await _close(to_store)
 
 
 async def _say(step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,7 +101,16 @@ class Trap:
         if there == here or "127." in there:  # not somebody else who looks around on this network
             with suppress(*GONE, TimeoutError):
                 self.reached.append(repr(await asyncio.wait_for(reader.read(200), 1)))
-        writer.close()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection when what was written has gone out; at once when nobody takes it, or we are cancelled."""
+    writer.close()
+    try:
+        with suppress(*GONE, TimeoutError):
+            await asyncio.wait_for(writer.wait_closed(), CLOSE_SECONDS)
+    finally:
+        writer.transport.abort()
 
 
 @asynccontextmanager
@@ -132,7 +140,6 @@ async def untrusted_https(certificate: Path) -> AsyncIterator[str]:
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer(body=b"secret"))
-        writer.close()
 
     async with _listening(connected, HOST, tls=tls) as port:
         yield f"https://{HOST}:{port}"
@@ -149,6 +156,7 @@ async def _listening(talk: Talk, host: str, port: int = 0, *, tls: ssl.SSLContex
         try:
             await talk(reader, writer)
         finally:
+            await _close(writer)
             tasks.discard(task)
 
     server = await asyncio.start_server(connected, host, port, ssl=tls)
