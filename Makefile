@@ -13,13 +13,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Writes the constraints; nothing else uses it, so it stays out of the development environment.
 UV := uv==0.13.8
+AUDITORS := cyclonedx-bom==7.5.0 pip-audit==2.10.1
 COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --upgrade
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo bench test test-systemd chaos chaos-long fuzz corpus check lint format services-up services-down services-status install constraints clean
+.PHONY: help demo bench test test-systemd chaos chaos-long fuzz corpus check lint format services-up services-down services-status install constraints audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +87,12 @@ constraints: ## write .ci/constraints*.txt anew, with today's newest versions an
 		--output-file .ci/constraints-demo.txt
 	$(COMPILE) pyproject.toml .ci/build.in --constraints .ci/constraints-dev.txt --output-file .ci/constraints.txt
 	! grep -E '://|--(index-url|find-links|trusted-host)|^torch' .ci/constraints*.txt
+
+audit: ## bill of materials (dist/v2td.cdx.json), and the known holes of what v2td is made of
+	@python=$$(.ci/find-python $(PYTHON)) && "$$python" -m venv build/audit
+	@build/audit/bin/python -m pip --disable-pip-version-check --quiet install $(AUDITORS)
+	@mkdir -p dist
+	@build/audit/bin/python -W ignore -m tests.audit build/audit/bin
 
 clean: ## remove the environment, caches and builds of this checkout (the services' builds stay in the user's cache)
 	@if [ -x $(BIN)/python ] && [ -d .services ]; then $(BIN)/python -m tests.services down; fi
