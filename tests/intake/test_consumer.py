@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from tests.conftest import MakeTopic
 from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, produce, running, until
-from v2td import metrics
+from v2td import failpoints, metrics
 from v2td.errors import ServiceError
 from v2td.intake import cluster_id
 from v2td.intake.consumer import FETCH_BYTES
@@ -250,6 +250,26 @@ async def test_what_comes_again_is_counted_as_skipped_or_redone(settings_for: Ma
     assert metrics.JOBS_REDONE._value.get() == redone + 2, "2 and 4; nothing is known of 7 and 8"
     (said,) = [each for each in logs if "redone" in each]
     assert (said["skipped"], said["redone"]) == (3, 2)
+
+
+async def test_a_poll_loop_that_hangs_in_its_own_part_is_seen(
+    settings_for: MakeSettings, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog is fed by it."""
+    settings = settings_for(await topic())
+    monkeypatch.setenv(failpoints.ARMED_VARIABLE, "")  # which arm() sets for children
+    monkeypatch.setenv(failpoints.VARIABLE, "intake.received=sleep1.5")
+    failpoints.arm()
+    try:
+        async with running(intake_of(settings, Desk())) as intake:
+            await asyncio.sleep(1)
+            assert not intake.stalled(0.5)  # waiting for records is no hanging
+            await produce(settings, [b"x"])
+            await until(lambda: intake.stalled(0.5))
+            await until(lambda: not intake.stalled(0.5))
+    finally:
+        monkeypatch.delenv(failpoints.VARIABLE)
+        failpoints.arm()
 
 
 async def test_records_under_way_are_published_by_partition(settings_for: MakeSettings, topic: MakeTopic) -> None:
