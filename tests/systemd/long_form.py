@@ -11,7 +11,8 @@ import re
 
 import pytest
 
-from tests.systemd.conftest import SHORT, SOURCE, Installed
+from tests.systemd.conftest import SHORT, Installed
+from tests.systemd.container import SOURCE
 
 pytestmark = pytest.mark.timeout(600)
 UNIT = "v2td@1.service"
