@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.speech.sounds import audio, bundled, encode, read, sentences, silence
-from v2td import metrics
+from v2td import failpoints, metrics
 from v2td.bundled import recordings
 from v2td.child import ChildDied
 from v2td.config import SpeechSettings
@@ -412,3 +412,14 @@ async def test_what_is_missing_is_told(decoders: Decoders, tmp_path: Path) -> No
     _windows, speech = await windows_of(decoders, audio(whole))
     assert not speech.truncated
     assert speech.damage == {}
+
+
+async def test_failpoints_work_in_a_jail(pcm_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that crashes by itself, twice on the same recording; what went off is noted from inside."""
+    noted = tmp_path / "noted"
+    monkeypatch.setenv(failpoints.ARMED_VARIABLE, "1")
+    monkeypatch.setenv(failpoints.VARIABLE, "decoder.piece=segv@1")
+    monkeypatch.setenv(failpoints.LOG_VARIABLE, str(noted))
+    async with Decoders(settings(pcm_dir), 1, []) as decoders:
+        assert await refused(decoders, bundled("en-01.flac").path) is ErrorClass.DECODER_CRASH
+    assert [line.split()[:2] for line in noted.read_text().splitlines()] == [["decoder.piece", "segv"]] * 2
