@@ -37,18 +37,14 @@ def fuzz(
     dictionary.write_text(words)
     artifact = folder / f"{target.__name__}.finding"
     artifact.unlink(missing_ok=True)
-    ended = subprocess.run(
+    ended = _run(
         [
             *(sys.executable, "-m", "tests.fuzz.fuzzer", f"{target.__module__}:{target.__name__}", str(corpus)),
             *(f"-dict={dictionary}", f"-max_total_time={seconds}", f"-timeout={INPUT_SECONDS}"),
             *(f"-rss_limit_mb={RSS_MB}", f"-max_len={max_bytes}", f"-exact_artifact_path={artifact}"),
             "-print_final_stats=1",
         ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=seconds + INPUT_SECONDS + START_SECONDS,
-        check=False,
+        seconds + INPUT_SECONDS + START_SECONDS,
     )
     output = ended.stdout.decode(errors="replace")
     finding = artifact.read_bytes() if artifact.exists() else None
@@ -59,3 +55,18 @@ def fuzz(
     if finding is None and (ended.returncode != 0 or not inputs):
         raise RuntimeError(f"the fuzzer of {target.__name__} ended with {ended.returncode}:\n{output[-3000:]}")
     return Report(inputs, branches, finding, output)
+
+
+def _run(command: list[str], seconds: float) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        said = (error.output or b"").decode(errors="replace")
+        raise RuntimeError(f"the fuzzer did not end within {seconds:g} s:\n{said[-3000:]}") from None

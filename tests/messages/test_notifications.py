@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tests.messages.examples import AWS_TEST_EVENT, COORDINATES, MINIO_EVENT, aws_entry, read, read_failure, read_job
 from v2td.errors import ErrorClass
 from v2td.jobs import Failure, Job, Options
-from v2td.messages.notifications import MAX_RECORDS
 
 
 def test_minio_tells_of_a_new_object() -> None:
@@ -125,5 +124,5 @@ def test_records_that_are_no_array_are_a_bad_message(records: Any) -> None:
 
 
 def test_one_message_cannot_become_any_number_of_rows() -> None:
-    assert len(read({"Records": [{}] * MAX_RECORDS})) == MAX_RECORDS
-    assert "1001 entries" in read_failure({"Records": [{}] * (MAX_RECORDS + 1)}).reason
+    assert len(read({"Records": [{}] * 1000})) == 1000
+    assert "1001 entries, more than the 1000 allowed" in read_failure({"Records": [{}] * 1001}).reason

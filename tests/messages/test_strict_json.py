@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from v2td.config.settings import MessageSettings
 from v2td.errors import ErrorClass, JobError
-from v2td.messages.strict_json import MAX_DEPTH, MAX_DIGITS, parse
+from v2td.messages.strict_json import parse
 
-MAX_BYTES = 262_144
+LIMITS = MessageSettings()
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -21,9 +22,9 @@ json_values = st.recursive(
 )
 
 
-def refused(value: bytes | None, max_bytes: int = MAX_BYTES) -> str:
+def refused(value: bytes | None, limits: MessageSettings = LIMITS) -> str:
     with pytest.raises(JobError) as caught:
-        parse(value, max_bytes)
+        parse(value, limits)
     assert caught.value.error_class is ErrorClass.BAD_MESSAGE
     return caught.value.reason
 
@@ -58,8 +59,8 @@ def test_what_is_no_strict_json_is_refused_with_its_place(value: bytes | None, r
 
 
 def test_m12_the_limit_in_bytes_is_exact() -> None:
-    at_limit = b'"' + b"x" * (MAX_BYTES - 2) + b'"'
-    assert len(parse(at_limit, MAX_BYTES)) == MAX_BYTES - 2
+    at_limit = b'"' + b"x" * (LIMITS.max_bytes - 2) + b'"'
+    assert len(parse(at_limit, LIMITS)) == LIMITS.max_bytes - 2
     assert refused(at_limit + b" ") == "262145 bytes, more than the 262144 allowed"
 
 
@@ -71,11 +72,11 @@ def test_m7_deep_nesting_is_refused_quickly(opening: bytes) -> None:
 
 
 def test_the_limit_of_nesting_is_exact_and_brackets_in_strings_do_not_count() -> None:
-    assert parse(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, MAX_BYTES)
+    assert parse(b"[" * LIMITS.max_depth + b"]" * LIMITS.max_depth, LIMITS)
     assert "at character 32" in refused(b"[" * 33 + b"]" * 33)
     brackets = "[{" * 1000 + '\\"[' * 50
-    assert parse(json.dumps([brackets, [], {}]).encode(), MAX_BYTES) == [brackets, [], {}]
-    assert len(parse(b"[" + b"[]," * 1000 + b"{}]", MAX_BYTES)) == 1001
+    assert parse(json.dumps([brackets, [], {}]).encode(), LIMITS) == [brackets, [], {}]
+    assert len(parse(b"[" + b"[]," * 1000 + b"{}]", LIMITS)) == 1001
 
 
 @pytest.mark.parametrize(
@@ -89,10 +90,16 @@ def test_no_input_takes_quadratic_time(value: bytes) -> None:
     assert time.monotonic() - started < 2  # quadratic would be minutes
 
 
+@pytest.mark.parametrize("value", [b"[[[[[1]]]]]", b"[12345]", b'["0123456789"]'])
+def test_limits_may_be_set(value: bytes) -> None:
+    assert parse(value, LIMITS)
+    assert refused(value, MessageSettings(max_depth=4, max_digits=4, max_bytes=13))
+
+
 def test_integers_are_exact_up_to_the_limit() -> None:
-    digits = "9" * MAX_DIGITS
-    assert parse(digits.encode(), MAX_BYTES) == int(digits)
-    assert "an integer of 1001 digits" in refused(b"9" * (MAX_DIGITS + 1))
+    digits = "9" * LIMITS.max_digits
+    assert parse(digits.encode(), LIMITS) == int(digits)
+    assert "an integer of 1001 digits" in refused(b"9" * (LIMITS.max_digits + 1))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,7 @@ def test_integers_are_exact_up_to_the_limit() -> None:
     ],
 )
 def test_numbers_that_a_double_cannot_hold_read_as_infinity(literal: bytes, number: float) -> None:
-    assert parse(literal, MAX_BYTES) == number
+    assert parse(literal, LIMITS) == number
 
 
 def test_reasons_quote_foreign_keys_bounded_and_printable() -> None:
@@ -122,13 +129,13 @@ def test_reasons_quote_foreign_keys_bounded_and_printable() -> None:
 @given(json_values)
 def test_any_json_value_comes_back_equal(value: Any) -> None:
     for ascii_only in (True, False):
-        assert parse(json.dumps(value, ensure_ascii=ascii_only).encode("utf-8"), MAX_BYTES) == value
+        assert parse(json.dumps(value, ensure_ascii=ascii_only).encode("utf-8"), LIMITS) == value
 
 
 @given(st.binary() | st.text().map(str.encode) | st.text(alphabet='[]{}",:\\0129.eE+- aunltrfse').map(str.encode))
 def test_what_is_accepted_is_what_the_json_module_accepts(value: bytes) -> None:
     try:
-        parsed = parse(value, MAX_BYTES)
+        parsed = parse(value, LIMITS)
     except JobError:
         return
     assert parsed == json.loads(value) or "inf" in repr(parsed)

@@ -29,7 +29,18 @@ class MessageSettings(Section):
         "reject",
         description="A key nobody knows: refuse the job, or ignore it while a newer producer rolls out.",
     )
-    max_bytes: Count = Field(262_144, description="Longest record value that is parsed.")
+    max_bytes: Count = Field(
+        262_144, description="Longest record value that is parsed; the longest job with all its texts takes a tenth."
+    )
+    max_depth: Annotated[int, Field(ge=4, le=200)] = Field(
+        32, description="Levels of JSON objects and arrays in a value; a notification has 5, the rest is for metadata."
+    )
+    max_digits: Annotated[int, Field(ge=1, le=4300)] = Field(
+        1000, description="Digits of an integer in a value: reading one takes time by the square of them."
+    )
+    max_entries: Count = Field(
+        1000, description="Entries of one bucket notification, each of which may become a job; servers send one."
+    )
 
 
 class PipelineSettings(Section):

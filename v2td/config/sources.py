@@ -86,6 +86,8 @@ class FetchSettings(Section):
     max_redirects: Annotated[int, Field(ge=0, le=20)] = Field(
         5, description="Each target is checked like the first URL."
     )
+    max_headers: Count = Field(128, description="Headers of an answer; servers send a tenth.")
+    max_header_bytes: Count = Field(8190, description="Longest header of an answer, and longest status line.")
     allowed_ports: tuple[Port, ...] = Field((80, 443), description="Ports that http(s) URLs may name; empty: any.")
     allowed_networks: tuple[Network, ...] = Field(
         (), description="Private networks that http(s) URLs may reach all the same, such as 10.20.0.0/16."

@@ -26,8 +26,6 @@ from v2td.metrics import FETCHED_BYTES
 
 CHUNK_BYTES = 256 * 1024
 PACE_WINDOW_SECONDS = 30.0
-MAX_LINE_BYTES = 8190
-MAX_HEADERS = 128
 
 
 @contextlib.asynccontextmanager
@@ -52,9 +50,9 @@ async def open_session(
         auto_decompress=False,
         trust_env=False,
         read_bufsize=CHUNK_BYTES,
-        max_line_size=MAX_LINE_BYTES,
-        max_field_size=MAX_LINE_BYTES,
-        max_headers=MAX_HEADERS,
+        max_line_size=settings.max_header_bytes,
+        max_field_size=settings.max_header_bytes,
+        max_headers=settings.max_headers,
     ) as session:
         yield session
 

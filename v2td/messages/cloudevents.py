@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from v2td.config.settings import MessageSettings
 from v2td.errors import ErrorClass, JobError
 from v2td.messages.strict_json import parse, shown
 
@@ -18,7 +19,7 @@ def is_cloudevent(message: Mapping[str, Any]) -> bool:
     return "audio_url" not in message and "specversion" in message
 
 
-def data_of(event: Mapping[str, Any], max_bytes: int) -> Any:
+def data_of(event: Mapping[str, Any], limits: MessageSettings) -> Any:
     """Return the JSON value that the event carries.
 
     Raises:
@@ -35,7 +36,7 @@ def data_of(event: Mapping[str, Any], max_bytes: int) -> Any:
     data, encoded = event.get("data"), event.get("data_base64")
     if (data is None) == (encoded is None):
         raise _bad("exactly one of data and data_base64 is needed")
-    return data if encoded is None else parse(_decoded(encoded), max_bytes)
+    return data if encoded is None else parse(_decoded(encoded), limits)
 
 
 def _decoded(encoded: Any) -> bytes:

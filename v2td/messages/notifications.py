@@ -10,7 +10,6 @@ from urllib.parse import unquote_plus
 from v2td.errors import ErrorClass, JobError
 from v2td.messages.strict_json import shown
 
-MAX_RECORDS = 1000  # in one message: each may become a row; the servers send one
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
@@ -19,17 +18,17 @@ def is_notification(message: Mapping[str, Any]) -> bool:
     return "audio_url" not in message and ("Records" in message or message.get("Event") == "s3:TestEvent")
 
 
-def created(message: Mapping[str, Any]) -> list[tuple[int, Any]]:
+def created(message: Mapping[str, Any], max_entries: int) -> list[tuple[int, Any]]:
     """Return (index, entry) of the Records that tell of a new object; broken entries are among them.
 
     Raises:
-        JobError: bad_message when Records is no list, or longer than MAX_RECORDS.
+        JobError: bad_message when Records is no list, or longer than max_entries.
     """
     entries = message.get("Records", [])  # S3 sends its test event without
     if not isinstance(entries, list):
         raise _bad("Records: not an array")
-    if len(entries) > MAX_RECORDS:
-        raise _bad(f"Records: {len(entries)} entries, more than the {MAX_RECORDS} allowed")
+    if len(entries) > max_entries:
+        raise _bad(f"Records: {len(entries)} entries, more than the {max_entries} allowed")
     return [(index, entry) for index, entry in enumerate(entries) if _tells_of_new_object(entry)]
 
 

@@ -26,7 +26,7 @@ def jobs_of(
     Failure, and does not spoil its neighbours. Empty when a notification tells of no new object.
     """
     try:
-        entries, fields_of = _entries(record.value, settings.max_bytes)
+        entries, fields_of = _entries(record.value, settings)
     except JobError as error:
         return (_failure(error, coordinates, record, {}),)
     return tuple(
@@ -39,13 +39,15 @@ def _numbered(coordinates: Coordinates, index: int) -> Coordinates:
     return coordinates if index == coordinates.record_index else replace(coordinates, record_index=index)
 
 
-def _entries(value: bytes | None, max_bytes: int) -> tuple[Sequence[tuple[int, Any]], Callable[[Any], dict[str, Any]]]:
+def _entries(
+    value: bytes | None, settings: MessageSettings
+) -> tuple[Sequence[tuple[int, Any]], Callable[[Any], dict[str, Any]]]:
     """Return the numbered jobs of a message as they stand there, and what makes job fields of one."""
-    message = _as_object(parse(value, max_bytes))
+    message = _as_object(parse(value, settings))
     if cloudevents.is_cloudevent(message):
-        message = _as_object(cloudevents.data_of(message, max_bytes))
+        message = _as_object(cloudevents.data_of(message, settings))
     if notifications.is_notification(message):
-        return notifications.created(message), notifications.job_fields
+        return notifications.created(message, settings.max_entries), notifications.job_fields
     return [(0, message)], dict
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from typing import Any, NoReturn
 
+from v2td.config.settings import MessageSettings
 from v2td.errors import ErrorClass, JobError
 
-MAX_DEPTH = 32  # levels of objects and arrays
-MAX_DIGITS = 1000  # of an integer: int() takes quadratic time
 _SHOWN = 64  # characters of an unknown text in a reason
 
 # A string (its end may be missing, so that no text is scanned twice) or a bracket.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
-def parse(value: bytes | None, max_bytes: int) -> Any:
+def parse(value: bytes | None, limits: MessageSettings) -> Any:
     """Return the JSON value in `value`.
 
     Strings may still hold NUL or lone surrogates (they can be written as escapes). Numbers with a point or
@@ -30,14 +30,14 @@ def parse(value: bytes | None, max_bytes: int) -> Any:
         raise _bad("the record has no value (a tombstone)")
     if not value:
         raise _bad("the value is empty")
-    if len(value) > max_bytes:
-        raise _bad(f"{len(value)} bytes, more than the {max_bytes} allowed")
+    if len(value) > limits.max_bytes:
+        raise _bad(f"{len(value)} bytes, more than the {limits.max_bytes} allowed")
     text = _decode(value)
-    _check_depth(text)
+    _check_depth(text, limits.max_depth)
     try:
         return json.loads(
             text,
-            parse_int=_integer,
+            parse_int=partial(_integer, limits.max_digits),
             parse_float=_double,
             parse_constant=_no_constant,
             object_pairs_hook=_object,
@@ -62,23 +62,23 @@ def _decode(value: bytes) -> str:
     return text
 
 
-def _check_depth(text: str) -> None:
+def _check_depth(text: str, max_depth: int) -> None:
     # Before json.loads, which recurses.
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+    if text.count("[") + text.count("{") <= max_depth:
         return
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text):
         first = text[match.start()]
         if first in "[{":
             depth += 1
-            if depth > MAX_DEPTH:
-                raise _bad(f"nested deeper than {MAX_DEPTH} levels at character {match.start()}")
+            if depth > max_depth:
+                raise _bad(f"nested deeper than {max_depth} levels at character {match.start()}")
         elif first in "]}":
             depth -= 1
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
+def _integer(max_digits: int, digits: str) -> int:
+    if len(digits) > max_digits:  # int() takes quadratic time
         raise _bad(f"an integer of {len(digits)} digits")
     return int(digits)
 
