@@ -44,13 +44,29 @@ def test_what_was_under_way_says_nothing() -> None:
     assert not any(circuit.observe(failed=True, began=10.0, now=80.0) for _ in range(100))
 
 
-def test_a_few_probes_close_it_or_open_it_for_longer() -> None:
+def test_a_pause_admits_none_and_then_a_few() -> None:
+    circuit = breaker()
+    assert circuit.admit(0.0)
+    assert feed(circuit, 0.0, failures=50, successes=0)
+    assert not circuit.admit(59.9)
+    assert [circuit.admit(60.0) for _ in range(PROBES + 5)] == [True] * PROBES + [False] * 5
+    assert not circuit.admit(119.9)
+    assert circuit.admit(120.0), "the probes tell nothing: a few more"
+
+
+def test_probes_that_fail_make_the_next_pause_longer() -> None:
     circuit = breaker()
     assert feed(circuit, 0.0, failures=50, successes=0)
-    assert not feed(circuit, 61.0, failures=PROBES - 1, successes=0)
+    assert not feed(circuit, 61.0, failures=2, successes=7)  # may still be a fifth, or more
     assert feed(circuit, 61.0, failures=1, successes=0)
     assert circuit.open_until(61.0) == 61.0 + 120
-    assert not feed(circuit, 200.0, failures=0, successes=PROBES)
+
+
+def test_probes_that_succeed_close_it() -> None:
+    circuit = breaker()
+    assert feed(circuit, 0.0, failures=50, successes=0)
+    assert feed(circuit, 61.0, failures=0, successes=8)
+    assert all(circuit.admit(62.0) for _ in range(100))
     assert not feed(circuit, 200.0, failures=9, successes=30)  # closed: fifty are needed again
     assert feed(circuit, 200.0, failures=40, successes=0)
     assert circuit.open_until(200.0) == 260.0  # and the pause is the first one again

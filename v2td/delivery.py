@@ -1,14 +1,10 @@
-"""An outcome becomes durable: dead letter or delayed retry, row, metrics, and a word to the circuit breaker."""
+"""An outcome becomes durable: dead letter or delayed retry, row, metrics."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from v2td import failpoints, metrics
-from v2td.breaker import CircuitBreaker
-from v2td.config import PipelineSettings
-from v2td.errors import PERHAPS_OURS
 from v2td.intake import DeadLetters
 from v2td.jobs import Failure, Outcome, Transcript
 from v2td.logs import get_logger
@@ -22,20 +18,14 @@ _TRANSCRIBED = metrics.JOBS_FINISHED.labels("transcribed")
 
 
 class Delivery:
-    """Delivers outcomes; opens the circuit when too many of them are failures that may be ours."""
+    """Delivers outcomes."""
 
-    def __init__(self, dead_letters: DeadLetters, writer: Writer, settings: PipelineSettings) -> None:
+    def __init__(self, dead_letters: DeadLetters, writer: Writer) -> None:
         self._dead_letters = dead_letters
         self._writer = writer
-        self._circuit = CircuitBreaker(
-            ratio=settings.breaker_ratio,
-            seconds=settings.breaker_seconds,
-            jobs=settings.breaker_jobs,
-            pause_seconds=settings.breaker_pause_seconds,
-        )
 
-    async def deliver(self, outcome: Outcome, began: float) -> None:
-        """Make the outcome of a job that began then durable.
+    async def deliver(self, outcome: Outcome) -> Outcome:
+        """Make an outcome durable; return it as it was written.
 
         A failure's dead letter goes first, so that no row is without its letter. Raises ServiceError.
         """
@@ -46,7 +36,6 @@ class Delivery:
         with _WRITE.under_way({}):
             durable = await self._writer.write(outcome)
         await failpoints.reach("pipeline.written")
-        self._judge(durable, began)
         if isinstance(durable, Failure) and durable.retried_later:
             metrics.JOBS_DELAYED.inc()
             log.warning("will be tried again later", error_class=durable.error_class, reason=durable.reason)
@@ -56,6 +45,7 @@ class Delivery:
             log.warning("failed", error_class=durable.error_class, reason=durable.reason, attempts=durable.attempts)
         else:
             _publish(durable)
+        return durable
 
     async def _sent(self, failure: Failure) -> Failure:
         """Send the failure's dead letter, or its record to the retry topic; return the failure as its row is to be."""
@@ -66,19 +56,6 @@ class Delivery:
             failure = replace(failure, retried_later=False)
         await self._dead_letters.send(failure)
         return failure
-
-    def _judge(self, durable: Outcome, began: float) -> None:
-        """Let the circuit breaker know of an outcome."""
-        failed = isinstance(durable, Failure) and durable.error_class in PERHAPS_OURS
-        now = time.monotonic()
-        if self._circuit.observe(failed=failed, began=began, now=now):
-            log.error("too many jobs fail: intake pauses", seconds=round((self._circuit.open_until(now) or now) - now))
-
-    def circuit_open(self) -> bool:
-        """Whether intake has to pause since too many jobs fail."""
-        is_open = self._circuit.open_until(time.monotonic()) is not None
-        metrics.CIRCUIT_OPEN.set(is_open)
-        return is_open
 
 
 def _publish(transcript: Transcript) -> None:

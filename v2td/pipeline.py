@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from v2td import failpoints, metrics
+from v2td.circuit import Circuit
 from v2td.config import Settings
 from v2td.delivery import Delivery
 from v2td.engine import Engine, Hearing, Recognition
@@ -80,11 +81,12 @@ class Pipeline:
         limits = settings.pipeline
         self._backoff = Backoff(limits.retry_initial_seconds, limits.retry_factor, limits.retry_max_seconds)
         self._random = Random()  # noqa: S311 (jitter)
-        self._delivery = Delivery(rooms.dead_letters, rooms.writer, limits)
+        self._delivery = Delivery(rooms.dead_letters, rooms.writer)
+        self._circuit = Circuit(limits)
 
     def circuit_open(self) -> bool:
         """Whether intake has to pause since too many jobs fail."""
-        return self._delivery.circuit_open()
+        return self._circuit.is_open
 
     async def handle(self, at: Coordinates, record: SourceRecord, durable: frozenset[UUID]) -> None:
         """Return when every job that the record names has a durable outcome; those in `durable` have one already.
@@ -108,19 +110,19 @@ class Pipeline:
         which = f"offset {first.offset}" if first.offset == last_offset else f"offsets {first.offset} to {last_offset}"
         problem = f"{which} cannot be read: {reason}"
         failure = Failure(first, ErrorClass.BAD_MESSAGE, problem, 1, SourceRecord(None, None, ()))
-        await self._delivery.deliver(failure, time.monotonic())
+        await self._delivery.deliver(failure)
 
     async def _run(self, job: Job | Failure) -> None:
         at = job.coordinates
         with structlog.contextvars.bound_contextvars(job=str(at.row_id()), job_id=job.job_id):
-            began = time.monotonic()
             if isinstance(job, Failure):
-                await self._delivery.deliver(job, began)
+                await self._delivery.deliver(job)
                 return
+            began = await self._circuit.admit()
             async with self._under_way.inside(job.priority):
                 metrics.JOBS_IN_FLIGHT.inc()
                 try:
-                    await self._delivery.deliver(await self.transcribe(job), began)
+                    self._circuit.judge(await self._delivery.deliver(await self.transcribe(job)), began)
                 finally:
                     metrics.JOBS_IN_FLIGHT.dec()
 

@@ -21,7 +21,6 @@ from v2td.logs import get_logger
 log = get_logger(__name__)
 
 DEATHS_FORGIVEN = 1  # over all lives of the daemon; within one, decoders and engine count for themselves
-FRESH_SECONDS = 1.0  # what was read so recently is not read again, for each partition of an assignment
 NEVER_SECONDS = 3600.0
 ROWS_AT_ONCE = 500
 
@@ -98,7 +97,7 @@ class Journals:
         self._seconds = seconds
         self._open: dict[UUID, Journal] = {}
         self._unfinished = store.Unfinished(frozenset(), {})
-        self._looked = -FRESH_SECONDS  # time.monotonic()
+        self._looked = 0.0  # time.monotonic() when the last look began
         self._looking = asyncio.Lock()
         self._noted: dict[UUID, int] = {}  # deaths that are durable, of jobs under way
         self._died = asyncio.Event()
@@ -111,16 +110,24 @@ class Journals:
 
         To be called when a partition is assigned. Raises ServiceError.
         """
-        async with self._looking:  # all partitions of an assignment ask at once
-            if time.monotonic() - self._looked > FRESH_SECONDS:
-                self._unfinished = await store.unfinished(self._database)
-                self._looked = time.monotonic()
+        await self._look()
         return await store.durable_jobs(self._database, cluster_id, topic, partition, first_offset)
+
+    async def _look(self) -> None:
+        """See that what is known of unfinished jobs is not older than this call; ServiceError."""
+        asked = time.monotonic()
+        async with self._looking:  # all partitions of an assignment ask at once, and share an answer
+            if self._looked < asked:
+                self._looked = time.monotonic()
+                self._unfinished = await store.unfinished(self._database)
 
     @asynccontextmanager
     async def journal(self, job: Job) -> AsyncIterator[Journal]:
         """Open the job's journal, which is saved as long as it is open."""
         known: dict[Key, WindowResult] = {}
+        if job.replay is not None:  # it had its outcome, or was here before, since partitions were assigned
+            with suppress(ServiceError):
+                await self._look()
         if job.id in self._unfinished.windows:
             known = await self._read(job.id)
         journal = Journal(job, self._model, known, self._unfinished.deaths.get(job.id, 0))

@@ -107,5 +107,7 @@ async def test_too_many_failures_pause_the_intake(world: World) -> None:
         assert 10 <= while_open <= 10 + 2 * 2
         await asyncio.sleep(1)
         assert await world.finished() == while_open
-        await world.until_finished(while_open + 10, 30)  # the pause ends, and ten are tried
+        await world.until_finished(while_open + 3, 30)  # the pause ends, ten are tried, and three tell enough
+        await asyncio.sleep(1)
+        assert await world.finished() <= while_open + 10
         assert await daemon.terminate() == 0
