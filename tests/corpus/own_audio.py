@@ -15,6 +15,7 @@ from tests.corpus.audio import FORBIDDEN_FORMAT, NEVER_SILENT, NOISE, NOT_AUDIO,
 from tests.corpus.case import Case, Place, job
 from tests.corpus.containers import UNKNOWN, box, element, id3, id3_frame, matroska, number, ogg_page, png_of
 from tests.corpus.wav import chunk, fmt, wav
+from tests.fuzz.findings import FINDINGS
 from tests.speech.sounds import Pcm, bundled, encode, encode_as, read, silence
 from v2td.jobs import SAMPLE_RATE
 
@@ -178,6 +179,8 @@ def _opus(head: bytes, packets: int, tags: bytes = b"OpusTags\0\0\0\0\0\0\0\0") 
 
 
 def _others(place: Place, speech: Pcm) -> Iterator[Case]:
+    for name, found in FINDINGS["container"].items():
+        yield sound(place, f"own: found by fuzzing: {name}", ANY, found)
     claims = flac.silence(60, total=(1 << 36) - 1)
     yield sound(place, "own: FLAC that claims to last for 99 days", f"{NEVER_SILENT} | P too_long", claims)
     head = (

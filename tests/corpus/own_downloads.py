@@ -10,6 +10,7 @@ from urllib.parse import quote
 from tests.corpus.case import Case, Place, Row, job
 from tests.corpus.downloads import FORBIDDEN, MAX_BYTES, repeating
 from tests.fetch.conftest import answer
+from tests.fuzz.findings import FINDINGS
 from v2td.bundled.recordings import AUDIO
 
 HTTP_ERROR = "P http_error"
@@ -143,6 +144,8 @@ def _urls(place: Place) -> Iterator[Case]:
     }
     for name, url in urls.items():
         yield Case(f"own: URL with {name}", FORBIDDEN, job(url))
+    for name, found in FINDINGS["url"].items():
+        yield Case(f"own: found by fuzzing: {name}", FORBIDDEN, job(found.decode()))
     root = web.put("", answer("404 X")).removesuffix("/")  # where readers that agree on the host go
     for mark in "#?":
         yield Case(f"own: URL with {mark}@ behind the host", "P not_found", job(f"{root}{mark}@127.0.0.1:{port}/"))

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from tests.corpus.case import NAME, Case, Place, job
 from tests.corpus.messages import BAD, FIELD, keeps
+from tests.fuzz.findings import FINDINGS
 from tests.messages.examples import aws_entry, cloud_event
 from v2td.bundled.recordings import AUDIO
 from v2td.messages.headers import NOT_BEFORE, REPLAY_OF, RETRY_ROUND
@@ -31,6 +32,9 @@ def cases(place: Place) -> Iterator[Case]:
 
 
 def _json(good: str) -> Iterator[Case]:
+    for target in ("message", "notification"):
+        for name, found in FINDINGS[target].items():
+            yield Case(f"own: found by fuzzing: {name}", "P bad_*", found)
     keys = b"{" + b",".join(b'"%d":0' % number for number in range(20_000)) + b"}"
     yield Case("own: 20,000 keys", BAD, keys)
     yield Case("own: 20,000 keys in metadata", "OK", job(good)[:-1] + b', "metadata": ' + keys + b"}")

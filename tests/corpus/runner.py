@@ -209,6 +209,7 @@ def judge(got: Got, rows: Sequence[Row], sent: float, letters: frozenset[str]) -
     problems += [f"{each} instead of {case.expected}" for each in got.fates if not case.meets(each)]
     problems += [problem for row in rows if case.check and (problem := case.check(row))]
     problems += ["no dead letter" for row in rows if "error_class" in row and row["id"] not in letters]
+    problems += [] if got.reason.isprintable() else ["its reason is not printable"]
     if got.rss_bytes is not None and got.rss_bytes > case.max_rss_bytes:
         problems.append(f"{got.rss_bytes / 1e6:.0f} MB instead of {case.max_rss_bytes / 1e6:.0f} at most")
     got.problem = "; ".join(problems) or None
@@ -271,8 +272,8 @@ def log_problems(log: Path) -> list[str]:
     for line in log.read_bytes().decode(errors="replace").split("\n"):
         if "canary" in line:
             problems.append(f"a secret in the log: {line:.300}")
-        if any(ord(character) < 32 for character in line):
-            problems.append(f"a control character in the log: {line:.300}")
+        if not line.isprintable():
+            problems.append(f"a character that steers a terminal, in the log: {line:.300!a}")
         if line:
             try:
                 json.loads(line)
