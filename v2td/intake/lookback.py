@@ -148,9 +148,8 @@ class Durable:
         ids = self._known[partition].pop(at.offset, frozenset())
         if at.row_id() in ids:
             self._skipped += 1
-        elif ids and not any(_time_of(each) == _time_of(at.row_id()) for each in ids):
-            self.replace(partition, {})  # all of it is of an older topic of the same name
-        elif at.offset <= newest:
+        elif at.offset <= newest and (not ids or any(_time_of(each) == _time_of(at.row_id()) for each in ids)):
+            # Not so what an older topic of the same name left at its offset, which says nothing about this record.
             self._redone += 1
             metrics.JOBS_REDONE.inc()
         if at.offset >= newest:
