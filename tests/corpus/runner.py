@@ -273,7 +273,7 @@ def log_problems(log: Path) -> list[str]:
         if "canary" in line:
             problems.append(f"a secret in the log: {line:.300}")
         if not line.isprintable():
-            problems.append(f"a character that steers a terminal, in the log: {line:.300!a}")
+            problems.append(f"a character that steers a terminal, in the log: {line!a:.300}")
         if line:
             try:
                 json.loads(line)

@@ -24,7 +24,8 @@ CRC_FROM = 21  # the checksum is of what begins here
 def segment(topic: str, partition: int = 0) -> Path:
     running_services = state.read(state.file_in_use())
     assert running_services is not None
-    (found,) = Path(running_services.data_folder).glob(f"**/{topic}-{partition}/00000000000000000000.log")
+    # Kafka's folder only: the others' files come and go while one looks.
+    (found,) = Path(running_services.data_folder, "kafka").glob(f"**/{topic}-{partition}/00000000000000000000.log")
     return found
 
 
