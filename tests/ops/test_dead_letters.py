@@ -127,6 +127,30 @@ async def test_the_record_goes_where_it_came_from(settings: Settings, store: Dat
     assert await find_replay(store, row_id(failure), arrived, at) == failure.coordinates
 
 
+async def test_a_record_from_before_1970(settings: Settings, store: Database, fail: Fail) -> None:
+    """Kafka takes any time but those in the future; it takes part in the job's id."""
+    failure = await fail(SourceRecord(None, VALUE, ()), timestamp_ms=-7)
+    (done,) = (await replay(settings, row_id(failure))).values()
+    assert done.result is Result.SENT
+    (message,) = await sent(settings)
+    arrived = SourceRecord(message.key, message.value, message.headers)
+    at = Coordinates("", message.topic, 0, 0, message.timestamp)
+    assert await find_replay(store, row_id(failure), arrived, at) == failure.coordinates
+
+
+async def test_a_row_that_does_not_tell_the_records_time_is_refused(
+    settings: Settings, store: Database, fail: Fail
+) -> None:
+    failure = await fail(SourceRecord(None, VALUE, ()), timestamp_ms=-7)
+    async with store.acquire() as connection:
+        await connection.execute("UPDATE failures SET record_timestamp_ms = NULL")  # as a version before left it
+    (done,) = (await replay(settings, row_id(failure))).values()
+    assert done.result is Result.REFUSED
+    assert "does not tell its record's time" in done.told
+    assert await sent(settings) == []
+    assert await state(store, failure) is None
+
+
 async def test_what_was_asked_for_is_left_alone_unless_again(settings: Settings, store: Database, fail: Fail) -> None:
     failure = await fail(SourceRecord(None, VALUE, ()))
     await replay(settings, row_id(failure))

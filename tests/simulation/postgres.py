@@ -201,8 +201,7 @@ class Postgres:
                 return "done" if (row_id, Replay.digest(record)) in asked else None
             if not replays.is_of(record, row.record_key, row.payload):
                 return None
-            columns = ("cluster_id", "topic", "kafka_partition", "kafka_offset", "record_index")
-            return replays.original(row_id, **{each: getattr(row, each) for each in columns})
+            return replays.original(row._asdict())
 
     async def has_outcome(self, row_id: UUID) -> bool:
         """As store.has_outcome."""

@@ -16,7 +16,7 @@ CONTRACT = {
     "transcript_segments": "transcription_id revision segment_index channel speaker start_seconds end_seconds text"
     " avg_logprob no_speech_prob compression_ratio temperature words created_at",
     "failures": "id job_id cluster_id topic kafka_partition kafka_offset record_index record_timestamp audio_url"
-    " error_class reason attempts record_key payload headers replay_state created_at",
+    " error_class reason attempts record_key payload headers replay_state created_at record_timestamp_ms",
     "instances": "name host pid version slots cpu_seconds rss_bytes partitions seen_at",
     "schema_migrations": "version name applied_at",
 }

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.store.conftest import Writing, no_unwritable, until
-from tests.store.outcomes import coordinates, failure, transcript
+from tests.store.outcomes import MAY_2026_MS, coordinates, failure, transcript
 from v2td.config import DatabaseSettings
 from v2td.errors import ErrorClass
 from v2td.jobs import Coordinates, Failure, Outcome, Replay, SourceRecord, Transcript
-from v2td.store import Database, Writer, batch, durable_jobs, ensure_partitions, find_replay, open_database
+from v2td.store import Database, Writer, batch, durable_jobs, ensure_partitions, find_replay, ledger, open_database
 from v2td.store.connection import Connection
 from v2td.store.rows import MAX_PAYLOAD_BYTES, rows_of
 
@@ -235,12 +235,26 @@ async def test_after_it_was_done_only_the_same_record_is_a_repetition(
         ({"record_index": 3, "partition": 5}, RECORD),
         ({"timestamp_ms": -1}, RECORD),
         ({"timestamp_ms": 0}, RECORD),
+        ({"timestamp_ms": -7}, RECORD),
+        ({"timestamp_ms": -(2**63)}, RECORD),
+        ({"timestamp_ms": 2**63 - 1}, RECORD),
         ({"timestamp_ms": 253_402_300_800_000}, RECORD),
         ({}, SourceRecord(None, b"", ())),
         ({}, SourceRecord(b"", None, ())),
         ({}, SourceRecord(b"k" * 70_000, b"v" * 1_000_000, ())),
     ],
-    ids=["an index", "no time", "1970", "the year 10000", "no key", "no value", "a long record"],
+    ids=[
+        "an index",
+        "no time",
+        "1970",
+        "1969",
+        "least",
+        "most",
+        "the year 10000",
+        "no key",
+        "no value",
+        "a long record",
+    ],
 )
 async def test_the_coordinates_come_back_exactly(
     at: dict[str, Any], record: SourceRecord, writing: Writing, store: Database, sql: Connection
@@ -250,6 +264,20 @@ async def test_the_coordinates_come_back_exactly(
         await writer.write(failure(1, coordinates=where, record=record))
     await request(sql, where.row_id())
     assert await find_replay(store, where.row_id(), record, asking(7)) == where
+
+
+@pytest.mark.parametrize(("timestamp_ms", "told"), [(MAY_2026_MS, True), (-1, True), (-7, False)])
+async def test_in_a_row_of_a_version_before_the_time_is_in_the_id(
+    timestamp_ms: int, told: bool, writing: Writing, store: Database, sql: Connection
+) -> None:
+    where = coordinates(1, timestamp_ms=timestamp_ms)
+    async with writing() as writer:
+        await writer.write(failure(1, coordinates=where))
+    await sql.execute("UPDATE failures SET replay_state = 'requested', record_timestamp_ms = NULL")
+    expected = where if told else None
+    assert await find_replay(store, where.row_id(), RECORD, asking(7)) == expected
+    (found,) = await ledger.failed_records(store, [where.row_id()])
+    assert found.coordinates == expected
 
 
 async def test_of_a_long_record_the_beginning_counts(writing: Writing, store: Database, sql: Connection) -> None:

@@ -130,6 +130,8 @@ class Replayer:
             return "it was dropped, and its record with it"
         if failed.record.value is None:
             return "there is no record to send: it had no value, or none that its row could hold"
+        if failed.coordinates is None:
+            return "its row, of a version before, does not tell its record's time: the job would get another id"
         if failure.cluster_id != self._cluster.id:
             return f"it failed in another cluster: {failure.cluster_id}, and this is {self._cluster.id}"
         if failure.topic not in self._cluster.topics:

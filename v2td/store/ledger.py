@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from v2td.jobs import Headers, SourceRecord
+from v2td.jobs import Coordinates, Headers, SourceRecord
 from v2td.store.pool import Database
 from v2td.store.reader import StoredFailure
-from v2td.store.replays import is_of
+from v2td.store.replays import is_of, original
 from v2td.store.rows import CUT, DROPPED, MAX_PAYLOAD_BYTES, REQUESTED
 from v2td.store.sanitise import clean_text
 
@@ -47,7 +47,9 @@ WHERE ($1::text[] IS NULL OR id = ANY($2::uuid[]) OR job_id = ANY($1))
 """
 _SELECT = f"SELECT {_COLUMNS} {_MATCHING} ORDER BY created_at DESC, id LIMIT $8"
 _COUNT = f"SELECT error_class, count(*) {_MATCHING} GROUP BY error_class ORDER BY count(*) DESC, error_class"
-_RECORDS = f"SELECT {_COLUMNS}, record_key, payload, headers FROM failures WHERE id = ANY($1::uuid[])"  # noqa: S608
+_RECORDS = f"""
+SELECT {_COLUMNS}, record_timestamp_ms, record_key, payload, headers FROM failures WHERE id = ANY($1::uuid[])
+"""  # noqa: S608 (our own column names)
 _REQUEST = f"""
 UPDATE failures SET replay_state = '{REQUESTED}'
 WHERE id = ANY($1::uuid[]) AND (replay_state IS NULL OR $2 AND replay_state = '{REQUESTED}') RETURNING id
@@ -75,11 +77,15 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class FailedRecord:
-    """A failure with what its row keeps of the record; `cut` says that this is not all of it."""
+    """A failure with what its row keeps of the record; `cut` says that this is not all of it.
+
+    `coordinates` are the job's, None where a row of a version before does not tell the record's time.
+    """
 
     failure: StoredFailure
     record: SourceRecord
     cut: bool
+    coordinates: Coordinates | None
 
     def is_beginning_of(self, record: SourceRecord) -> bool:
         """Tell whether the record may be the one that failed: the daemon asks the same of a replay."""
@@ -140,7 +146,9 @@ def _failed_record(row: dict[str, Any]) -> FailedRecord:
     key, payload, headers = row.pop("record_key"), row.pop("payload"), row.pop("headers")
     cut = any(len(part or b"") >= MAX_PAYLOAD_BYTES for part in (key, payload)) or [CUT, ""] in headers
     record = SourceRecord(key, payload, _decoded([header for header in headers if header != [CUT, ""]]))
-    return FailedRecord(StoredFailure(**row), record, cut)
+    coordinates = original(row)
+    del row["record_timestamp_ms"]
+    return FailedRecord(StoredFailure(**row), record, cut, coordinates)
 
 
 def _decoded(headers: list[list[Any]]) -> Headers:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 from uuid import UUID
 
 from v2td.jobs import Coordinates, Replay, SourceRecord
@@ -10,7 +11,8 @@ from v2td.store.pool import Database
 from v2td.store.rows import MAX_PAYLOAD_BYTES, REQUESTED
 
 _FAILURE = """
-SELECT cluster_id, topic, kafka_partition, kafka_offset, record_index, record_key, payload
+SELECT id, cluster_id, topic, kafka_partition, kafka_offset, record_index, record_timestamp_ms,
+       record_key, payload
 FROM failures WHERE id = $1 AND replay_state = $2
 """
 _HAS_OUTCOME = """
@@ -37,10 +39,7 @@ async def find_replay(
         found = await connection.fetchrow(_FAILURE, row_id, REQUESTED)
     if found is None:
         return "done" if one_like_it else None
-    row = dict(found)
-    if not is_of(record, row.pop("record_key"), row.pop("payload")):
-        return None
-    return original(row_id, **row)
+    return original(found) if is_of(record, found["record_key"], found["payload"]) else None
 
 
 async def has_outcome(database: Database, row_id: UUID) -> bool:
@@ -57,16 +56,23 @@ def is_of(record: SourceRecord, stored_key: bytes | None, stored_payload: bytes 
     return _beginning(record.key) == stored_key and _beginning(record.value) == stored_payload
 
 
-def original(
-    row_id: UUID, *, cluster_id: str, topic: str, kafka_partition: int, kafka_offset: int, record_index: int
-) -> Coordinates | None:
-    """Return the coordinates that have the row id, with the record's time, which is its first 48 bits.
+def original(row: Mapping[str, Any]) -> Coordinates | None:
+    """Return the coordinates in a row of failures; None where they cannot be told, as they do not have the row's id.
 
-    None where those do not tell it: 0 stands for no time too, and a time beyond 48 bits is cut.
+    A row of a version before has the record's time in the first 48 bits of its id only: 0 stands for no time too, and
+    for one before 1970.
     """
-    time = row_id.int >> 80
-    for timestamp_ms in (time, -1):
-        coordinates = Coordinates(cluster_id, topic, kafka_partition, kafka_offset, timestamp_ms, record_index)
+    row_id: UUID = row["id"]
+    time = row["record_timestamp_ms"]
+    for timestamp_ms in (row_id.int >> 80, -1) if time is None else (time,):
+        coordinates = Coordinates(
+            row["cluster_id"],
+            row["topic"],
+            row["kafka_partition"],
+            row["kafka_offset"],
+            timestamp_ms,
+            row["record_index"],
+        )
         if coordinates.row_id() == row_id:
             return coordinates
     return None

@@ -87,6 +87,7 @@ class FailureRow(NamedTuple):
     kafka_offset: int
     record_index: int
     record_timestamp: datetime | None
+    record_timestamp_ms: int
     audio_url: str | None
     error_class: str
     reason: str
@@ -210,6 +211,7 @@ def failure_row(failure: Failure) -> FailureRow:
         kafka_offset=at.offset,
         record_index=at.record_index,
         record_timestamp=record_time(at.timestamp_ms),
+        record_timestamp_ms=at.timestamp_ms,
         audio_url=None if failure.audio_url is None else without_secrets(clean_text(failure.audio_url)),
         error_class=failure.error_class.value,
         reason=clean_text(failure.reason),

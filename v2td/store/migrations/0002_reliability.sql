@@ -28,3 +28,7 @@ CREATE TABLE replays (
 );
 CREATE INDEX replays_coordinates ON replays (cluster_id, topic, kafka_partition, kafka_offset);
 CREATE INDEX replays_of ON replays (replay_of);
+
+-- The record's time as Kafka has it (-1 for none), which takes part in the id: a timestamptz holds not every one.
+-- NULL in rows of before.
+ALTER TABLE failures ADD COLUMN record_timestamp_ms bigint;
