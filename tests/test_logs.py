@@ -24,6 +24,7 @@ async def job(name):
 async def main():
     await asyncio.gather(job("one"), job("two"))
     log.info("outside", text="x" * 10_000, language="tiếng Việt")
+    log.info("a\\x1b[2Jb", job_id="\\x1b[31mred\\x9b2J\\u202eevil\\r\\nforged\\ud800\\u2028")
     logging.getLogger("aiokafka.consumer").info("every heartbeat")
     password = "hunter2"
     try:
@@ -74,6 +75,15 @@ def test_a_person_reads_lines() -> None:
 def test_no_traceback_shows_the_values_of_variables(form: str) -> None:
     """They hold passwords and whole messages."""
     assert "hunter2" not in written("info", form)
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_nothing_that_a_message_says_steers_a_terminal(form: str) -> None:
+    text = written("info", form)
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "red" in text
+    assert text.count("forged") == 1
+    assert not any(line.startswith("forged") for line in text.splitlines())
 
 
 def test_the_level_is_kept() -> None:

@@ -22,7 +22,7 @@ def configure(level: str = "info", form: Literal["auto", "console", "json"] = "a
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _truncate,
+        _plain,
     ]
     last: list[Processor]
     if console:
@@ -85,8 +85,16 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def _truncate(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cut what is long, and escape what steers a terminal or turns its text around: JSON escapes only half of it."""
     for key, value in event.items():
-        if isinstance(value, str) and len(value) > MAX_VALUE_LENGTH and key != "exception":
-            event[key] = value[:MAX_VALUE_LENGTH] + "…"
+        if not isinstance(value, str) or key == "exception":
+            continue
+        if len(value) > MAX_VALUE_LENGTH:
+            value = value[:MAX_VALUE_LENGTH] + "…"  # noqa: PLW2901 (what is logged is the shorter one)
+        event[key] = value if value.isprintable() else "".join(map(_escaped, value))
     return event
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
