@@ -20,7 +20,7 @@ from v2td.fetch import guard, urls
 from v2td.messages import notifications, record, request
 from v2td.speech import demux
 
-SECONDS = 7
+SECONDS = 5
 
 
 @pytest.mark.parametrize("target", TARGETS)
