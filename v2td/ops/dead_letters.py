@@ -126,19 +126,21 @@ class Replayer:
 
     def _refusal(self, failed: ledger.FailedRecord) -> str | None:
         failure = failed.failure
-        if failure.replay_state == ledger.DROPPED:
-            return "it was dropped, and its record with it"
-        if failed.record.value is None:
-            return "there is no record to send: it had no value, or none that its row could hold"
-        if failed.coordinates is None:
-            return "its row, of a version before, does not tell its record's time: the job would get another id"
-        if failure.cluster_id != self._cluster.id:
-            return f"it failed in another cluster: {failure.cluster_id}, and this is {self._cluster.id}"
-        if failure.topic not in self._cluster.topics:
-            return f"there is no topic {failure.topic} any more"
-        if failure.topic not in (*self._kafka.topics, self._kafka.retry_topic):
-            return f"nobody would read it: {failure.topic} is not in kafka.topics"
-        return None
+        topic = failure.topic
+        unread = topic not in (*self._kafka.topics, self._kafka.retry_topic)
+        refusals = {
+            "it was dropped, and its record with it": failure.replay_state == ledger.DROPPED,
+            "there is no record to send: it had no value, or none that its row could hold": failed.record.value is None,
+            "its row, of a version before, does not tell its record's time: the job would get another id": (
+                failed.coordinates is None
+            ),
+            f"it failed in another cluster: {failure.cluster_id}, and this is {self._cluster.id}": (
+                failure.cluster_id != self._cluster.id
+            ),
+            f"there is no topic {topic} any more": topic not in self._cluster.topics,
+            f"nobody would read it: {topic} is not in kafka.topics": unread,
+        }
+        return next((refusal for refusal, holds in refusals.items() if holds), None)
 
     async def _send(self, records: Sequence[ledger.FailedRecord]) -> list[Replayed]:
         """Ask for the failures, then send: a record that came before would be a job of its own."""
