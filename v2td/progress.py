@@ -191,7 +191,7 @@ class Journals:
         for job_id, journal in list(self._open.items()):
             while self._noted.get(job_id, 0) < journal.deaths:
                 try:
-                    await store.note_death(self._database, job_id)
+                    await store.note_death(self._database, journal.job.coordinates)
                 except ServiceError as error:
                     log.warning("a death is not noted yet", error=str(error))
                     await asyncio.sleep(1)

@@ -15,19 +15,23 @@ from v2td.store.batch import LOCK, lock_keys
 from v2td.store.pool import Database
 
 # Of a job that ended meanwhile nothing may stay; a failure that is to be done again is no end.
-_SAVE = """
-INSERT INTO window_results (id, "window", options_sha256, result)
-SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::jsonb[]) AS ours (id, "window", options_sha256, result)
+_UNENDED = """
 WHERE NOT EXISTS (SELECT FROM transcriptions t WHERE t.id = ours.id)
   AND NOT EXISTS (SELECT FROM failures f WHERE f.id = ours.id AND f.replay_state IS DISTINCT FROM 'requested')
-ON CONFLICT DO NOTHING
 """
+_SAVE = f"""
+INSERT INTO window_results (id, "window", options_sha256, result)
+SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::jsonb[]) AS ours (id, "window", options_sha256, result)
+{_UNENDED}
+ON CONFLICT DO NOTHING
+"""  # noqa: S608 (our own words)
 _LOAD = 'SELECT "window", options_sha256, result FROM window_results WHERE id = $1 ORDER BY "window"'
-_NOTE_DEATH = """
-INSERT INTO child_deaths AS known (id, deaths) VALUES ($1, 1)
+_NOTE_DEATH = f"""
+INSERT INTO child_deaths AS known (id, deaths) SELECT id, 1 FROM (SELECT $1::uuid AS id) ours
+{_UNENDED}
 ON CONFLICT (id) DO UPDATE SET deaths = known.deaths + 1, seen_at = now()
 RETURNING deaths
-"""
+"""  # noqa: S608 (our own words)
 _FORGET = """
 WITH windows AS (
     DELETE FROM window_results WHERE created_at < now() - make_interval(days => $1) RETURNING 1
@@ -90,11 +94,16 @@ async def unfinished(database: Database) -> Unfinished:
     return Unfinished(frozenset(row["id"] for row in windows), {row["id"]: row["deaths"] for row in deaths})
 
 
-async def note_death(database: Database, job_id: UUID) -> int:
-    """Count one more child process that the job killed; return how many it were so far. Raises ServiceError."""
-    async with database.acquire("note that a process died") as connection:
-        deaths: int = await connection.fetchval(_NOTE_DEATH, job_id)
-    return deaths
+async def note_death(database: Database, job: Coordinates) -> int:
+    """Count one more child process that the job killed; return how many it were so far, 0 if the job has its outcome.
+
+    Raises ServiceError.
+    """
+    operation = "note that a process died"
+    async with database.acquire(operation) as connection, connection.transaction(isolation="read_committed"):
+        await connection.execute(LOCK, lock_keys([job]))  # as of windows
+        deaths: int | None = await connection.fetchval(_NOTE_DEATH, job.row_id())
+    return deaths or 0
 
 
 async def forget_old(database: Database, days: int) -> int:
