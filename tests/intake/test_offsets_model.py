@@ -72,6 +72,18 @@ class TrackerMachine(RuleBasedStateMachine):
         self.ours = partitions
         self.events = [Event("assign", each) for each in partitions]
 
+    @rule(partition=st.sampled_from(PARTITIONS))
+    def take(self, partition: Partition) -> None:
+        self.tracker.take(partition)
+        self.ours = self.ours | {partition}
+        self.events = [*(each for each in self.events if each.partition != partition), Event("assign", partition)]
+
+    @rule(partition=st.sampled_from(PARTITIONS))
+    def drop(self, partition: Partition) -> None:
+        self.tracker.drop(partition)
+        self.ours = self.ours - {partition}
+        self.events = [each for each in self.events if each.partition != partition]
+
     @rule()
     def revoke(self) -> None:
         self.tracker.revoke()

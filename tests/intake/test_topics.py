@@ -1,7 +1,9 @@
 """Offsets that are not what they were: topics created anew, offsets reset by an operator, records deleted unread."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from uuid import UUID, uuid4
 
@@ -9,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import CoordinatorLoadInProgressError
 
 from tests.conftest import MakeTopic
 from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, produce, running, until
@@ -16,7 +19,7 @@ from v2td import metrics
 from v2td.config import KafkaSettings
 from v2td.intake import admin_client
 from v2td.intake.offsets import Partition
-from v2td.intake.topics import TopicIds, from_metadata, to_metadata
+from v2td.intake.topics import Commit, TopicIds, from_metadata, to_metadata
 
 
 def test_metadata_of_others_names_no_topic() -> None:
@@ -35,7 +38,7 @@ async def test_topics_have_ids_that_change_when_they_are_created_anew(
         before = await ids.current([first, second, "not-there"])
         assert set(before) == {first, second}
         assert len(set(before.values())) == 2
-        assert await ids.of_commits([Partition(first, 0)]) == {}
+        assert await ids.of_commits([Partition(first, 0)]) == {Partition(first, 0): Commit(None, None)}
         await create_anew(settings, first)
 
         async def changed() -> bool:
@@ -86,13 +89,13 @@ async def test_a_topic_created_anew_while_nobody_looked_is_read_from_its_beginni
     async with running(intake_of(settings, desk)):
         await until(lambda: len(desk.finished) == 5)
     async with TopicIds(settings) as ids:
-        old = await ids.of_commits([Partition(settings.topics[0], 0)])
-        assert set(old.values()) == set((await ids.current(settings.topics)).values())
+        (old,) = (await ids.of_commits([Partition(settings.topics[0], 0)])).values()
+        assert old == Commit(5, (await ids.current(settings.topics))[settings.topics[0]])
     await create_anew(settings, settings.topics[0])
     await produce(settings, [b"new"] * 9)
     # The brokers forget a deleted topic's offsets, some time later; here a commit of the old one has survived.
     await asyncio.sleep(1)
-    await commit_as_a_tool_does(settings, 5, to_metadata(next(iter(old.values()))))
+    await commit_as_a_tool_does(settings, 5, to_metadata(old.topic_id))
     asked = []
 
     async def look_up(_cluster: str, _topic: str, partition: int, first: int) -> dict[int, frozenset[UUID]]:
@@ -111,6 +114,62 @@ async def test_a_topic_created_anew_while_nobody_looked_is_read_from_its_beginni
         await produce(settings, [b"later"])
         await until(lambda: len(desk.finished) == 1)
     assert recreated._value.get() == 1, "the commit names the new topic"
+
+
+@pytest.mark.parametrize("question", ["of_commits", "current"])
+@pytest.mark.parametrize("seconds", [0, 5], ids=["once", "longer than an assignment may last"])
+async def test_nothing_is_read_before_it_is_known_of_which_topic_a_commit_is(
+    settings_for: MakeSettings, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch, question: str, seconds: float
+) -> None:
+    settings = settings_for(await topic(), metadata_max_age_seconds=1, commit_timeout_seconds=2)
+    await produce(settings, [b"new"] * 9)
+    await commit_as_a_tool_does(settings, 5, to_metadata(uuid4()))
+    answer, ends = getattr(TopicIds, question), []
+
+    async def fail_at_first(ids: TopicIds, about: object) -> object:
+        ends.append(time.monotonic() + seconds)
+        if len(ends) == 1 or time.monotonic() < ends[0]:
+            raise CoordinatorLoadInProgressError
+        return await answer(ids, about)
+
+    monkeypatch.setattr(TopicIds, question, fail_at_first)
+    desk = Desk()
+    async with running(intake_of(settings, desk)):
+        while time.monotonic() < (ends[0] if ends else math.inf) - 0.5:
+            await asyncio.sleep(0.1)
+            assert not desk.started
+            assert await committed(settings) == {0: 5}
+        await until(lambda: len(desk.finished) == 9)
+        await until(is_committed(settings, 9))
+    assert sorted(desk.offsets) == list(range(9))
+
+
+async def test_what_waited_goes_on_at_the_commit_of_its_own_topic(
+    settings_for: MakeSettings, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(await topic(2), metadata_max_age_seconds=1, commit_timeout_seconds=1)
+    await produce(settings, [b"x"] * 5, partition=0)
+    async with running(intake_of(settings, desk := Desk())):
+        await until(lambda: len(desk.finished) == 5)
+    await produce(settings, [b"x"] * 5, partition=0)
+    await produce(settings, [b"x"] * 3, partition=1)
+    answer, knows = TopicIds.of_commits, asyncio.Event()
+
+    async def hang(ids: TopicIds, partitions: Collection[Partition]) -> object:
+        await knows.wait()
+        return await answer(ids, partitions)
+
+    monkeypatch.setattr(TopicIds, "of_commits", hang)
+    async with running(intake_of(settings, desk := Desk())) as intake:
+        await until(intake.joined.is_set)
+        assert intake.partitions == ()
+        knows.set()
+        await until(lambda: len(desk.finished) == 8)
+    assert sorted((at.partition, at.offset) for at in desk.started) == [
+        *((0, offset) for offset in range(5, 10)),
+        *((1, offset) for offset in range(3)),
+    ]
+    assert await committed(settings) == {0: 10, 1: 3}
 
 
 @pytest.mark.slow

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any, Self
 from uuid import UUID
 
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.structs import OffsetAndMetadata
 
 from tests.simulation.kafka import Kafka
 from tests.simulation.network import Connection
 from v2td.intake.offsets import Partition
-from v2td.intake.topics import from_metadata
+from v2td.intake.topics import Commit, from_metadata
 
 MAX_MESSAGE_BYTES = 4096
 CLUSTER = "simulated"
@@ -80,11 +82,11 @@ class SimulatedTopicIds:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def current(self, topics: Collection[str]) -> dict[str, UUID]:
+    async def current(self, topics: Collection[str]) -> dict[str, UUID | None]:
         found: dict[str, UUID] = await self._connection.ask(lambda: dict(self._kafka.topic_ids))
         return {topic: found[topic] for topic in topics}
 
-    async def of_commits(self, partitions: Collection[Partition]) -> dict[Partition, UUID]:
+    async def of_commits(self, partitions: Collection[Partition]) -> dict[Partition, Commit]:
         committed = await self._connection.ask(lambda: dict(self._kafka.committed))
-        ids = {each: from_metadata(committed[each].metadata) for each in partitions if each in committed}
-        return {each: topic_id for each, topic_id in ids.items() if topic_id is not None}
+        found = {each: committed.get(TopicPartition(*each), OffsetAndMetadata(None, "")) for each in partitions}
+        return {each: Commit(commit.offset, from_metadata(commit.metadata)) for each, commit in found.items()}

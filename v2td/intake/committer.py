@@ -38,7 +38,7 @@ class Committer:
         self._tracker = tracker
         self._settings = settings
         self._report = report
-        self.topic_ids: dict[str, UUID] = {}  # of the topics that the tracker's offsets mean
+        self.topic_ids: dict[str, UUID | None] = {}  # of the topics that the tracker's offsets mean
         self._finished = 0  # records since the last commit
         self._enough = asyncio.Event()
 

@@ -263,10 +263,10 @@ class Intake:
             self._full = self._works.in_flight >= self._max_in_flight
         everything = self._full or self._blocked()
         metrics.KAFKA_PAUSED.set(everything)
-        paused, held = self._consumer.paused(), self._works.holding()
+        paused, held, waiting = self._consumer.paused(), self._works.holding(), self._member.waiting
         for tp in self._consumer.assignment():
             spread = self._tracker.spread(Partition(tp.topic, tp.partition))
-            wanted = everything or spread >= self._settings.max_uncommitted_records or tp in held
+            wanted = everything or spread >= self._settings.max_uncommitted_records or tp in held or tp in waiting
             if wanted and tp not in paused:
                 self._consumer.pause(tp)
             elif not wanted and tp in paused:

@@ -1,12 +1,14 @@
 """What is known of partitions when they become ours: where reading begins, and what is durable from there on.
 
-Not knowing costs work, nothing else: each answer that does not come in time counts as "nothing known".
+Without the committed offset, and the ids of its topic and of the one that is there now, a partition cannot be read: the
+offset might be one of an older topic of the same name, and what is below it in the new one would be lost. What else is
+not known costs work, nothing else: such an answer that does not come in time counts as "nothing known".
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -19,33 +21,36 @@ from v2td.errors import ServiceError
 from v2td.intake.callbacks import LookUp
 from v2td.intake.gaps import count_deleted
 from v2td.intake.offsets import Partition
-from v2td.intake.topics import TopicIds
+from v2td.intake.topics import Commit, TopicIds
 from v2td.jobs import Coordinates
 from v2td.logs import get_logger
 
 log = get_logger(__name__)
 
+K = TypeVar("K")
 T = TypeVar("T")
+
+RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Of one partition. `committed` and `begin` (where reading begins) are None when nothing was, or is known.
+    """Of one partition. `committed` and `begin` (where reading begins) are None when nothing was committed.
 
-    `seek`: the consumer would begin elsewhere, as the committed offset is one of another topic of the same name.
+    `recreated`: the consumer would begin elsewhere, as the committed offset is one of another topic of the same name.
     """
 
     committed: int | None
     begin: int | None
-    seek: bool
+    recreated: bool
     durable: dict[int, frozenset[UUID]]
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What is known of all partitions that became ours, and the ids of their topics."""
+    """What is known of partitions that became ours, those of which enough is; and the ids of their topics."""
 
-    topic_ids: dict[str, UUID]
+    topic_ids: dict[str, UUID | None]
     partitions: dict[Partition, Past]
 
 
@@ -62,31 +67,47 @@ class LookBack:
         self._seconds = seconds
 
     async def assigned(self, partitions: Collection[Partition]) -> Assignment:
-        """Return what is known of partitions that were assigned."""
+        """Return what is known of partitions that were assigned, of those of which enough is."""
         tps = [TopicPartition(*each) for each in partitions]
-        ids, meant, starts, *committed = await asyncio.gather(
+        ids, commits, starts = await asyncio.gather(
             self.topic_ids({each.topic for each in partitions}),
-            self._answer("topics of the commits", self._topic_ids.of_commits(partitions), {}),
+            self._insist("committed offsets", lambda: self._topic_ids.of_commits(partitions)),
             self._answer("log starts", self._consumer.beginning_offsets(tps), {}),
-            *(self._answer("committed offset", self._consumer.committed(tp), None) for tp in tps),
         )
-        begins = [
-            _begin(partition, offset, starts.get(partition), _is_other(meant.get(partition), ids.get(partition.topic)))
-            for partition, offset in zip(partitions, committed, strict=True)
-        ]
+        known = [each for each in partitions if each.topic in ids and each in commits]
+        begins = [_begin(each, commits[each], starts.get(TopicPartition(*each)), ids[each.topic]) for each in known]
         durable = await asyncio.gather(
-            *(self.durable(partition, begin or 0) for partition, (begin, _) in zip(partitions, begins, strict=True))
+            *(self.durable(each, begin or 0) for each, (begin, _) in zip(known, begins, strict=True))
         )
-        pasts = (Past(offset, *begin, known) for offset, begin, known in zip(committed, begins, durable, strict=True))
-        return Assignment(ids, dict(zip(partitions, pasts, strict=True)))
+        return Assignment(
+            ids,
+            {
+                each: Past(commits[each].offset, *begin, rows)
+                for each, begin, rows in zip(known, begins, durable, strict=True)
+            },
+        )
 
-    async def topic_ids(self, topics: Collection[str]) -> dict[str, UUID]:
-        """Return the ids of topics that are there now."""
-        return await self._answer("topic ids", self._topic_ids.current(topics), {})
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, UUID | None]:
+        """Return the ids of topics that are there now, None for those that have none; nothing when nobody answers."""
+        return await self._insist("topic ids", lambda: self._topic_ids.current(topics))
 
     async def durable(self, partition: Partition, first: int) -> dict[int, frozenset[UUID]]:
         """Return the ids of what is durable from an offset on."""
         return await self._answer("finished records", self._look_up(self._cluster_id, *partition, first), {})
+
+    async def _insist(self, what: str, ask: Callable[[], Awaitable[dict[K, T]]]) -> dict[K, T]:
+        """Ask until there is an answer, or the time is up."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                while True:
+                    try:
+                        return await ask()
+                    except KafkaError as error:
+                        log.warning("not looked up yet", what=what, error=f"{type(error).__name__}: {error}")
+                        await asyncio.sleep(RETRY_SECONDS)
+        except TimeoutError:
+            log.warning("not looked up", what=what, seconds=self._seconds)
+            return {}
 
     async def _answer(self, what: str, question: Awaitable[T], nothing: T) -> T:
         try:
@@ -97,19 +118,14 @@ class LookBack:
             return nothing
 
 
-def _is_other(meant: UUID | None, current: UUID | None) -> bool:
-    return meant is not None and current is not None and meant != current
-
-
-def _begin(partition: Partition, committed: int | None, start: int | None, recreated: bool) -> tuple[int | None, bool]:
-    """Return where reading begins, and whether the consumer must be told."""
-    if recreated:
-        say_recreated(partition.topic)
+def _begin(partition: Partition, commit: Commit, start: int | None, topic_id: UUID | None) -> tuple[int | None, bool]:
+    """Return where reading begins, and whether that is so as the topic was created anew."""
+    if commit.topic_id is not None and topic_id is not None and commit.topic_id != topic_id:
         return start or 0, True
-    if committed is not None and start is not None and committed < start:
-        count_deleted(partition, committed, start)
+    if commit.offset is not None and start is not None and commit.offset < start:
+        count_deleted(partition, commit.offset, start)
         return start, False  # the consumer finds that out by itself
-    return committed, False
+    return commit.offset, False
 
 
 def say_recreated(topic: str) -> None:
@@ -121,12 +137,10 @@ def say_recreated(topic: str) -> None:
 class Durable:
     """What was durable already when partitions were assigned; counts what of it comes again, and what in between."""
 
-    def __init__(self, known: Mapping[Partition, dict[int, frozenset[UUID]]] | None = None) -> None:
+    def __init__(self) -> None:
         self._known: dict[Partition, dict[int, frozenset[UUID]]] = {}
         self._newest: dict[Partition, int] = {}
         self._skipped = self._redone = 0
-        for partition, ids in (known or {}).items():
-            self.replace(partition, ids)
 
     def replace(self, partition: Partition, ids: dict[int, frozenset[UUID]]) -> None:
         """Take what is known of a partition from now on."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError
@@ -16,7 +18,7 @@ from v2td import failpoints, metrics
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
 from v2td.intake.committer import Committer
-from v2td.intake.lookback import Durable, LookBack, say_recreated
+from v2td.intake.lookback import Assignment, Durable, LookBack, say_recreated
 from v2td.intake.offsets import OffsetTracker, Partition
 from v2td.intake.poller import Poller
 from v2td.intake.works import Works
@@ -31,7 +33,8 @@ class Membership:
     """Our part in the group's rebalances. Sets the tracker's epochs, the committer's topics and the positions.
 
     `settled` is set from the end of an assignment to the start of the next revocation, `joined` once partitions
-    (perhaps none) were assigned. `sought` are the partitions that the present assignment moved.
+    (perhaps none) were assigned. `sought` are the partitions that the present assignment moved. `waiting` are those of
+    which too little is known to read them: the tracker does not have them, and so their records are passed over.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Membership:
         self.revocations = 0
         self.broken: Exception | None = None  # what a callback raised
         self.sought: frozenset[TopicPartition] = frozenset()
+        self.waiting: set[Partition] = set()
+        self._said: dict[str, UUID | None] = {}  # topics that were created anew
         self.settled = asyncio.Event()
         self.joined = asyncio.Event()
 
@@ -115,51 +120,80 @@ class Membership:
         await failpoints.reach("assign.begin")
         known = await self._look_back.assigned(partitions)
         # From here on nothing is awaited: a commit, or a record, would meet half of it.
-        self.durable = Durable({each: past.durable for each, past in known.partitions.items()})
-        self._committer.topic_ids = known.topic_ids
-        epoch = self._tracker.assign(partitions)
-        sought = set()
-        for partition, past in known.partitions.items():
-            if past.begin is not None:
-                self._tracker.expect(partition, past.begin)
-            if past.seek and self._seek(partition, past.begin or 0):
-                sought.add(TopicPartition(*partition))
-            elif past.committed is not None:
-                self._tracker.committed({partition: past.committed})
-        self.sought = frozenset(sought)
-        self._poller.forget(sought)  # not the others: what it met since they are ours holds
+        self.durable = Durable()
+        self._committer.topic_ids = {}
+        epoch = self._tracker.assign(())
+        self.waiting = set(partitions)
+        self.sought = self._take(known, only_recreated=True)
         metrics.KAFKA_REBALANCES.inc()
-        log.info("partitions assigned", partitions=len(partitions), epoch=epoch)
+        log.info("partitions assigned", partitions=len(partitions), waiting=len(self.waiting), epoch=epoch)
         # Records of partitions that went elsewhere are done there; those that came back are delivered again and
         # find their work under way.
         self._works.cancel(lambda at: Partition(at.topic, at.partition) not in partitions)
 
-    def _seek(self, partition: Partition, offset: int) -> bool:
-        try:
+    def _take(self, known: Assignment, *, only_recreated: bool) -> frozenset[TopicPartition]:
+        """Begin an epoch of each partition of which enough is known; return those that were moved to where it begins.
+
+        `only_recreated`: the others stand there already.
+        """
+        sought = set()
+        for partition, past in known.partitions.items():
+            topic, topic_id = partition.topic, known.topic_ids[partition.topic]
+            if self._committer.topic_ids.setdefault(topic, topic_id) != topic_id:
+                continue  # it was created anew since others of its partitions were taken: `watch_topics` will find it
+            self.waiting.discard(partition)
+            self._tracker.take(partition)
+            self.durable.replace(partition, past.durable)
+            if past.begin is not None:
+                self._tracker.expect(partition, past.begin)
+            if past.recreated:
+                self._say_recreated(topic, topic_id)
+            elif past.committed is not None:
+                self._tracker.committed({partition: past.committed})
+            if past.recreated or not only_recreated:
+                self._seek(partition, past.begin or 0)
+                sought.add(TopicPartition(*partition))
+        self._poller.forget(sought)  # not the others: what it met since they are ours holds
+        return frozenset(sought)
+
+    def _put_off(self, topic: str) -> None:
+        """Have a topic's partitions wait until enough is known of them."""
+        ours = [each for each in self._tracker.last_committed() if each.topic == topic]
+        for partition in ours:
+            self._tracker.drop(partition)
+        self._poller.forget(ours)
+        self.waiting |= set(ours)
+        del self._committer.topic_ids[topic]
+
+    def _say_recreated(self, topic: str, topic_id: UUID | None) -> None:
+        if self._said.get(topic) != topic_id:
+            self._said[topic] = topic_id
+            say_recreated(topic)
+
+    def _seek(self, partition: Partition, offset: int) -> None:
+        with suppress(IllegalStateError):  # the next rebalance has begun
             self._consumer.seek(TopicPartition(*partition), offset)
-        except IllegalStateError:  # the next rebalance has begun
-            return False
-        return True
 
     async def watch_topics(self) -> None:
-        """Look again and again whether a topic is another one by now, and read that from its beginning."""
+        """Look again and again whether a topic is another one by now, and take partitions that wait.
+
+        So a topic that was created anew is read from its beginning: its partitions wait, and no commit is of it.
+        """
         while True:
             await asyncio.sleep(min(TOPIC_CHECK_SECONDS, self._settings.metadata_max_age_seconds))
             await self.settled.wait()
             revocations = self.revocations
-            known = self._committer.topic_ids
-            current = await self._look_back.topic_ids({each.topic for each in self._tracker.last_committed()})
-            anew = {each for each, topic_id in current.items() if known.get(each, topic_id) != topic_id}
-            ours = [each for each in self._tracker.last_committed() if each.topic in anew]
-            durable = {each: await self._look_back.durable(each, 0) for each in ours}
-            if revocations != self.revocations:
-                continue  # the look back of the next assignment finds it
-            for topic in anew:
-                say_recreated(topic)
-            self._poller.forget(ours)
-            for partition, ids in durable.items():
-                self._tracker.begin_again(partition)
-                self._tracker.expect(partition, 0)
-                self.durable.replace(partition, ids)
-                self._seek(partition, 0)
-            self._committer.topic_ids = known | current
+            for topic, topic_id in (await self._look_back.topic_ids(set(self._committer.topic_ids))).items():
+                known = self._committer.topic_ids.get(topic)
+                if revocations != self.revocations or topic_id in (None, known):
+                    continue  # the look back of the next assignment finds it
+                if known is not None:
+                    self._say_recreated(topic, topic_id)
+                self._put_off(topic)
+            if not self.waiting:
+                continue
+            past = await self._look_back.assigned(frozenset(self.waiting))
+            if revocations == self.revocations:
+                self._take(past, only_recreated=False)
+            if self.waiting:
+                log.warning("partitions wait until it is known which topic they are of", partitions=len(self.waiting))

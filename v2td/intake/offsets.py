@@ -61,6 +61,15 @@ class OffsetTracker:
         self._ledgers = {partition: _Ledger(self._epoch) for partition in partitions}
         return self._epoch
 
+    def take(self, partition: Partition) -> None:
+        """One more partition is ours, from a new epoch on."""
+        self._epoch += 1
+        self._ledgers[partition] = _Ledger(self._epoch)
+
+    def drop(self, partition: Partition) -> None:
+        """A partition is ours no more, or not until it is taken again."""
+        self._ledgers.pop(partition, None)
+
     def expect(self, partition: Partition, offset: int) -> None:
         """Note where reading begins; what was committed there counts as committed, anything else is committable."""
         if (ledger := self._ledgers.get(partition)) is not None:
@@ -69,8 +78,7 @@ class OffsetTracker:
     def begin_again(self, partition: Partition) -> None:
         """Begin a new epoch of a partition that is ours: its offsets mean other records now, or come once more."""
         if partition in self._ledgers:
-            self._epoch += 1
-            self._ledgers[partition] = _Ledger(self._epoch)
+            self.take(partition)
 
     def revoke(self) -> None:
         """Nothing is ours until the next `assign`."""

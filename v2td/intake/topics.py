@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Self
 from uuid import UUID
@@ -51,6 +52,14 @@ def from_metadata(metadata: str | None) -> UUID | None:
     return UUID(found[1]) if found else None
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What the group committed of a partition: None when nothing, and when the commit does not name its topic."""
+
+    offset: int | None
+    topic_id: UUID | None
+
+
 class TopicIds:
     """Asks the brokers, over a connection of its own, which topics the names stand for; an async context manager.
 
@@ -73,21 +82,23 @@ class TopicIds:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def current(self, topics: Collection[str]) -> dict[str, UUID]:
-        """Return the ids of those topics that are there now; none when the brokers know no ids."""
+    async def current(self, topics: Collection[str]) -> dict[str, UUID | None]:
+        """Return the ids of those topics that are there now; None when the brokers give them no ids."""
         if not (self._supported and topics):
-            return {}
+            return dict.fromkeys(topics)
         try:
             answer = await self._client.send(self._client.get_random_node(), _TopicsRequest(topics))
         except (NotImplementedError, IncompatibleBrokerVersion):
             log.warning("the brokers give topics no ids: one that is created anew is not told from the old one")
             self._supported = False
-            return {}
-        return {name: topic_id for code, name, topic_id, *_ in answer.topics if not code and topic_id != _NO_ID}
+            return dict.fromkeys(topics)
+        return {
+            name: None if topic_id == _NO_ID else topic_id for code, name, topic_id, *_ in answer.topics if not code
+        }
 
-    async def of_commits(self, partitions: Collection[Partition]) -> dict[Partition, UUID]:
-        """Return the ids of the topics that the group's committed offsets mean, where they say so."""
-        if not (self._supported and partitions):
+    async def of_commits(self, partitions: Collection[Partition]) -> dict[Partition, Commit]:
+        """Return what the group committed, of those partitions for which the brokers can tell."""
+        if not partitions:
             return {}
         by_topic: defaultdict[str, list[int]] = defaultdict(list)
         for topic, partition in partitions:
@@ -98,10 +109,10 @@ class TopicIds:
         if (error := for_code(answer.error_code)) is not NoError:
             raise error(self._group)
         return {
-            Partition(topic, partition): topic_id
+            Partition(topic, partition): Commit(None if offset < 0 else offset, from_metadata(metadata))
             for topic, found in answer.topics
-            for partition, _offset, metadata, _code in found
-            if (topic_id := from_metadata(metadata)) is not None
+            for partition, offset, metadata, code in found
+            if not code
         }
 
 
