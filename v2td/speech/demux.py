@@ -7,6 +7,7 @@ Damage is never silent: packets that do not decode are counted, holes in the tim
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,8 +42,10 @@ CODECS = (
     "pcm_u16le,pcm_u24be,pcm_u24le,pcm_u32be,pcm_u32le,pcm_u8,qcelp,sbc,speex,truehd,truespeech,tta,vorbis,wavpack,"
     "wmalossless,wmapro,wmav1,wmav2,wmavoice"
 )
-HLS = b"#EXTM3U"
+MANIFEST = re.compile(rb"#EXTM3U|(<\?xml[^>]*>\s*)?(<!--(?:(?!-->).)*-->\s*)*<(MPD|SmoothStreamingMedia)\b", re.DOTALL)
+MANIFEST_BYTES = 4096  # at the start of the file
 UNKNOWN_RIFF_BYTES = 0x7FF0_0000  # a WAV that claims to be longer was written into a pipe
+TS_PACKET_BYTES = (188, 192, 204)  # plain, with a time (M2TS), with error correction
 OGG_PAGE_BYTES = 65_307  # the longest page
 HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are rounding
 MAX_HOLE_SECONDS = 600.0  # larger ones are a new clock, not a hole
@@ -196,6 +199,8 @@ class PcmReader:
     def _compare_with_container(self) -> None:
         if self._container.format.name == "ogg" and not _ends_ogg(self._path):
             self.damage.bad_packets += 1  # how much is missing cannot be known
+        if self._container.format.name == "mpegts" and all(self._container.size % each for each in TS_PACKET_BYTES):
+            self.damage.bad_packets += 1  # it ends within a packet; it has no other end
         declared = self._declared_seconds()
         missing = declared - self.samples / SAMPLE_RATE
         # Declared lengths are estimates in some containers, hence a second and a fiftieth of tolerance.
@@ -223,11 +228,8 @@ def _open(path: Path) -> av.container.InputContainer:
             raise JobError(ErrorClass.NOT_AUDIO, "a text file") from error
         raise JobError(ErrorClass.FORMAT_FORBIDDEN, "not one of the container formats that are read") from error
     except (av.error.InvalidDataError, av.error.EOFError) as error:
-        with path.open("rb") as file:
-            if file.read(len(HLS)) == HLS:  # FFmpeg takes it for a playlist only when its name says so
-                raise JobError(
-                    ErrorClass.FORMAT_FORBIDDEN, "a playlist is not read, for it opens other files"
-                ) from None
+        if _is_manifest(path):  # FFmpeg takes HLS for a playlist only when its name says so; DASH needs libxml2
+            raise JobError(ErrorClass.FORMAT_FORBIDDEN, "a playlist is not read, for it opens other files") from None
         raise JobError(ErrorClass.NOT_AUDIO, "no known audio format") from error
     except MemoryError:
         raise
@@ -244,6 +246,12 @@ def _ends_ogg(path: Path) -> bool:
         tail = file.read()
     page = tail.rfind(b"OggS")
     return page < 0 or len(tail) <= page + 5 or bool(tail[page + 5] & 0x04)
+
+
+def _is_manifest(path: Path) -> bool:
+    """Tell a playlist of HLS, DASH or Smooth Streaming, which names other files."""
+    with path.open("rb") as file:
+        return MANIFEST.match(file.read(MANIFEST_BYTES).lstrip()) is not None
 
 
 def _is_plain_text(path: Path) -> bool:
