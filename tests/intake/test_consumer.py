@@ -303,6 +303,22 @@ async def test_a_database_that_cannot_be_asked_holds_nothing_up(settings_for: Ma
         await until(lambda: len(desk.finished) == 3)
 
 
+async def test_a_long_look_up_is_waited_for(settings_for: MakeSettings, topic: MakeTopic) -> None:
+    """After the group's offsets were set back: what was not looked up is done again, and it may be much."""
+    settings = settings_for(await topic(), commit_timeout_seconds=0.5)
+    await produce(settings, [b"x"])
+    known = {0: frozenset({uuid4()})}
+
+    async def look_up(*_: object) -> dict[int, frozenset[UUID]]:
+        await asyncio.sleep(1.5)
+        return known
+
+    desk = Desk()
+    async with running(intake_of(settings, desk, look_up)):
+        await until(lambda: len(desk.finished) == 1)
+    assert {at.offset: ids for at, ids in desk.durable.items()} == known
+
+
 async def test_a_missing_broker_is_our_fault_and_named(settings_for: MakeSettings) -> None:
     settings = settings_for("jobs", bootstrap_servers=["127.0.0.1:1"])
     with pytest.raises(ServiceError, match=r"no broker at 127\.0\.0\.1:1"):

@@ -68,13 +68,14 @@ async def test_the_look_ups_have_their_indexes(sql: Connection) -> None:
     lines = [row["line"] for row in rows]
     for table, columns in [
         ("transcriptions", "(id, revision)"),
-        ("transcriptions", "(cluster_id, topic, kafka_partition, kafka_offset)"),
+        ("transcriptions", "(cluster_id, topic, kafka_partition, kafka_offset, id)"),
         ("transcriptions", "(audio_sha256, options_sha256)"),
         ("transcriptions", "(job_id)"),
         ("transcriptions", "(created_at)"),
         ("transcript_segments", "(transcription_id, revision, segment_index, created_at)"),
         ("failures", "(id)"),
-        ("failures", "(cluster_id, topic, kafka_partition, kafka_offset)"),
+        ("failures", "(cluster_id, topic, kafka_partition, kafka_offset, id)"),
+        ("replays", "(cluster_id, topic, kafka_partition, kafka_offset, record_id)"),
         ("instances", "(name)"),
     ]:
         assert any(line.startswith(f"{table} ") and line.endswith(columns) for line in lines), (table, columns)

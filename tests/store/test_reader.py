@@ -1,3 +1,4 @@
+import asyncio
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,6 +20,7 @@ from v2td.store import (
     upgrade,
 )
 from v2td.store.connection import Connection
+from v2td.store.reader import DURABLE_AT_ONCE
 
 
 @pytest.fixture
@@ -113,6 +115,43 @@ async def test_durable_jobs_tells_what_need_not_run_again(writing: Writing, stor
     }
     recreated = coordinates(5, timestamp_ms=coordinates(5).timestamp_ms + 1)
     assert recreated.row_id() not in durable[5]
+
+
+MANY = """
+INSERT INTO failures (id, cluster_id, topic, kafka_partition, kafka_offset, record_index, error_class, reason, attempts,
+    headers)
+SELECT gen_random_uuid(), 'cluster', 'jobs', 0, n / 70, n % 70, 'timeout', '', 1, '[]' FROM generate_series(0, $1) n
+"""
+MANY_REPLAYS = """
+INSERT INTO replays (record_id, replay_of, cluster_id, topic, kafka_partition, kafka_offset, record_sha256)
+SELECT gen_random_uuid(), gen_random_uuid(), 'cluster', 'jobs', 0, n, '' FROM generate_series(0, $1) n
+"""
+
+
+async def test_many_durable_jobs_come_in_pages(settings: DatabaseSettings, sql: Connection) -> None:
+    """After the group's offsets were set back it is all that was ever done; the writer needs connections meanwhile."""
+    await sql.execute(MANY, 2 * DURABLE_AT_ONCE)
+    await sql.execute(MANY_REPLAYS, DURABLE_AT_ONCE)
+    turns = 0
+
+    async def use(database: Database) -> None:
+        nonlocal turns
+        while True:
+            async with database.acquire():
+                turns += 1
+
+    async with open_database(settings.model_copy(update={"pool_max": 1})) as one:
+        other = asyncio.create_task(use(one))
+        durable = await durable_jobs(one, "cluster", "jobs", 0, 5)
+        other.cancel()
+        await asyncio.wait([other])
+    rows = await sql.fetch("SELECT kafka_offset, id FROM failures UNION SELECT kafka_offset, record_id FROM replays")
+    expected: dict[int, set[UUID]] = {}
+    for offset, row_id in rows:
+        if offset >= 5:
+            expected.setdefault(offset, set()).add(row_id)
+    assert durable == expected
+    assert turns >= 3
 
 
 async def test_look_ups_go_to_the_replica(

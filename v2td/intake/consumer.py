@@ -93,7 +93,6 @@ class Intake:
             self._gauges = Gauges(self._consumer, self._tracker, self._works)
             self._gaps = Gaps(self._consumer)
             self._committer = Committer(self._consumer, self._tracker, settings, self._gauges.publish)
-            seconds = settings.commit_timeout_seconds
             self._member = Membership(
                 settings,
                 self._consumer,
@@ -101,7 +100,7 @@ class Intake:
                 works=self._works,
                 committer=self._committer,
                 poller=self._poller,
-                look_back=LookBack(self._consumer, topic_ids, self._look_up, self._cluster_id, seconds),
+                look_back=LookBack(self._consumer, topic_ids, self._look_up, self._cluster_id, settings),
                 before_revoke=self._before_revoke,
             )
             self._consumer.subscribe(topics, listener=Listener(self._member.on_revoked, self._member.on_assigned))

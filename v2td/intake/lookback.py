@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from v2td import metrics
+from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
 from v2td.intake.callbacks import LookUp
 from v2td.intake.gaps import count_deleted
@@ -55,16 +56,20 @@ class Assignment:
 
 
 class LookBack:
-    """Asks the brokers and the database, at most `seconds` each."""
+    """Asks the brokers for at most the time of a commit, and the database for half of the rebalance timeout.
+
+    The latter is long as what the database does not tell is done again: all there is, once offsets were set back.
+    """
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, topic_ids: TopicIds, look_up: LookUp, cluster_id: str, seconds: float
+        self, consumer: AIOKafkaConsumer, topic_ids: TopicIds, look_up: LookUp, cluster_id: str, settings: KafkaSettings
     ) -> None:
         self._consumer = consumer
         self._topic_ids = topic_ids
         self._look_up = look_up
         self._cluster_id = cluster_id
-        self._seconds = seconds
+        self._seconds = settings.commit_timeout_seconds
+        self._look_up_seconds = settings.rebalance_timeout_seconds / 2
 
     async def assigned(self, partitions: Collection[Partition]) -> Assignment:
         """Return what is known of partitions that were assigned, of those of which enough is."""
@@ -72,7 +77,7 @@ class LookBack:
         ids, commits, starts = await asyncio.gather(
             self.topic_ids({each.topic for each in partitions}),
             self._insist("committed offsets", lambda: self._topic_ids.of_commits(partitions)),
-            self._answer("log starts", self._consumer.beginning_offsets(tps), {}),
+            self._answer("log starts", self._consumer.beginning_offsets(tps), {}, self._seconds),
         )
         known = [each for each in partitions if each.topic in ids and each in commits]
         begins = [_begin(each, commits[each], starts.get(TopicPartition(*each)), ids[each.topic]) for each in known]
@@ -93,7 +98,8 @@ class LookBack:
 
     async def durable(self, partition: Partition, first: int) -> dict[int, frozenset[UUID]]:
         """Return the ids of what is durable from an offset on."""
-        return await self._answer("finished records", self._look_up(self._cluster_id, *partition, first), {})
+        rows = self._look_up(self._cluster_id, *partition, first)
+        return await self._answer("finished records", rows, {}, self._look_up_seconds)
 
     async def _insist(self, what: str, ask: Callable[[], Awaitable[dict[K, T]]]) -> dict[K, T]:
         """Ask until there is an answer, or the time is up."""
@@ -109,9 +115,9 @@ class LookBack:
             log.warning("not looked up", what=what, seconds=self._seconds)
             return {}
 
-    async def _answer(self, what: str, question: Awaitable[T], nothing: T) -> T:
+    async def _answer(self, what: str, question: Awaitable[T], nothing: T, seconds: float) -> T:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(seconds):
                 return await question
         except (KafkaError, ServiceError, TimeoutError) as error:
             log.warning("not looked up", what=what, error=f"{type(error).__name__}: {error}")

@@ -12,6 +12,7 @@ from v2td.store.rows import record_time
 from v2td.store.sanitise import clean_text
 
 MAX_MATCHES = 20  # of a job_id that many messages share
+DURABLE_AT_ONCE = 5_000  # rows, which the event loop takes in about 10 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,22 @@ JOIN (SELECT id, revision, created_at FROM transcriptions WHERE id = $1 ORDER BY
 ON s.transcription_id = t.id AND s.revision = t.revision AND s.created_at = t.created_at
 ORDER BY s.segment_index
 """  # noqa: S608 (our own column names)
-_DURABLE = """
-SELECT kafka_offset, id FROM transcriptions
-WHERE cluster_id = $1 AND topic = $2 AND kafka_partition = $3 AND kafka_offset >= $4
-UNION
-SELECT kafka_offset, id FROM failures
-WHERE cluster_id = $1 AND topic = $2 AND kafka_partition = $3 AND kafka_offset >= $4
-UNION
-SELECT kafka_offset, record_id FROM replays
-WHERE cluster_id = $1 AND topic = $2 AND kafka_partition = $3 AND kafka_offset >= $4
+
+
+def _next_durable(table: str, row_id: str) -> str:
+    """Of a table the rows behind one row, in an order that its index has."""
+    return f"""(
+    SELECT kafka_offset, {row_id} AS id FROM {table}
+    WHERE cluster_id = $1 AND topic = $2 AND kafka_partition = $3 AND (kafka_offset, {row_id}) > ($4, $5)
+    ORDER BY kafka_offset, {row_id} LIMIT {DURABLE_AT_ONCE}
+)"""  # noqa: S608 (our own names)
+
+
+_DURABLE = f"""
+{_next_durable("transcriptions", "id")}
+UNION ALL {_next_durable("failures", "id")}
+UNION ALL {_next_durable("replays", "record_id")}
+ORDER BY kafka_offset, id LIMIT {DURABLE_AT_ONCE}
 """
 
 
@@ -175,8 +183,15 @@ async def durable_jobs(
     record's own id; its outcome has the failure's. Asks the primary, since a replica may lag.
     Raises ServiceError.
     """
-    durable: dict[int, set[UUID]] = {}
-    async with database.acquire("look up what is done already") as connection:
-        for offset, row_id in await connection.fetch(_DURABLE, cluster_id, topic, partition, first_offset):
-            durable.setdefault(offset, set()).add(row_id)
-    return {offset: frozenset(ids) for offset, ids in durable.items()}
+    durable: dict[int, frozenset[UUID]] = {}
+    last = (first_offset, UUID(int=0))
+    while True:
+        # A connection for each page: of many partitions that are looked up at once, all get their turns.
+        async with database.acquire("look up what is done already") as connection:
+            page = await connection.fetch(_DURABLE, cluster_id, topic, partition, *last)
+        for offset, row_id in page:
+            known = durable.get(offset)
+            durable[offset] = frozenset((row_id,)) if known is None else known | {row_id}
+        if len(page) < DURABLE_AT_ONCE:
+            return durable
+        last = tuple(page[-1])

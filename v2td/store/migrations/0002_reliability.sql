@@ -26,9 +26,14 @@ CREATE TABLE replays (
     record_sha256 text NOT NULL,            -- hex; of key and value
     created_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX replays_coordinates ON replays (cluster_id, topic, kafka_partition, kafka_offset);
+CREATE INDEX replays_coordinates ON replays (cluster_id, topic, kafka_partition, kafka_offset, record_id);
 CREATE INDEX replays_of ON replays (replay_of);
 
 -- The record's time as Kafka has it (-1 for none), which takes part in the id: a timestamptz holds not every one.
 -- NULL in rows of before.
 ALTER TABLE failures ADD COLUMN record_timestamp_ms bigint;
+
+-- With the id: what is done from an offset on is then read from the index alone, in order and in pages.
+DROP INDEX transcriptions_coordinates, failures_coordinates;
+CREATE INDEX transcriptions_coordinates ON transcriptions (cluster_id, topic, kafka_partition, kafka_offset, id);
+CREATE INDEX failures_coordinates ON failures (cluster_id, topic, kafka_partition, kafka_offset, id);
