@@ -1,10 +1,11 @@
 import asyncio
 import secrets
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,8 @@ from tests.intake.conftest import MakeSettings, everything_in
 from v2td import metrics
 from v2td.config import KafkaSettings
 from v2td.errors import ErrorClass, ServiceError
-from v2td.intake import DeadLetters, ensure_topic
+from v2td.intake import DeadLetters, admin_client, dead_letters, ensure_topic
+from v2td.intake.connection import CREATE
 from v2td.intake.dead_letters import MAX_KEPT_BYTES, MAX_REASON, letter_headers
 from v2td.jobs import Coordinates, Failure, Headers, SourceRecord
 
@@ -29,13 +31,12 @@ def failure(
 
 async def limited_topic(settings: KafkaSettings, max_bytes: int) -> None:
     """A dead-letter topic that its owner made with a limit of its own."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=list(settings.bootstrap_servers))
-    await admin.start()
-    try:
-        config = {"max.message.bytes": str(max_bytes)}
-        await admin.create_topics([NewTopic(settings.dead_letter_topic, 1, 1, topic_configs=config)])
-    finally:
-        await admin.close()
+    await configured_topic(settings, settings.dead_letter_topic, {"max.message.bytes": str(max_bytes)})
+
+
+async def configured_topic(settings: KafkaSettings, topic: str, config: dict[str, str]) -> None:
+    async with admin_client(settings) as admin:
+        await admin.create_topics([NewTopic(topic, 1, 1, topic_configs=config)])
 
 
 async def test_a_dead_letter_is_the_record_and_the_reason(settings_for: MakeSettings) -> None:
@@ -62,14 +63,14 @@ async def test_a_dead_letter_is_the_record_and_the_reason(settings_for: MakeSett
     assert metrics.DEAD_LETTERS.labels("no")._value.get() == sent + 1
 
 
-@pytest.mark.parametrize("key", [None, b"key"])
+@pytest.mark.parametrize("key", [None, b"", b"key"])
 @pytest.mark.parametrize("value", [None, b"", b"value"])
 async def test_a_record_may_lack_anything(settings_for: MakeSettings, key: bytes | None, value: bytes | None) -> None:
     settings = settings_for()
     async with DeadLetters(settings) as letters:
         await letters.send(failure(SourceRecord(key, value, ())))
     (letter,) = await everything_in(settings, settings.dead_letter_topic)
-    assert letter.key == key
+    assert letter.key == (str(AT.row_id()).encode() if key is None else key)
     assert (letter.value or None) == (value or None)
     assert "v2td-truncated" not in dict(letter.headers)
 
@@ -91,7 +92,7 @@ async def test_what_is_too_large_goes_without_its_value(
     first, truncated, last = await everything_in(settings, settings.dead_letter_topic)
     assert first.value == last.value == b"small"
     assert not truncated.value
-    assert truncated.key == (key if key == b"key" else None)
+    assert truncated.key == (key if key == b"key" else str(AT.row_id()).encode())
     assert dict(truncated.headers)["v2td-truncated"] == b"1"
     assert dict(truncated.headers)["trace"] == b"1"
     assert dict(truncated.headers)["v2td-id"] == str(AT.row_id()).encode()
@@ -106,6 +107,71 @@ async def test_what_is_refused_even_without_its_value_hangs_nothing(settings_for
         await letters.send(failure(SourceRecord(b"key", b"small", ())))
     (letter,) = await everything_in(settings, settings.dead_letter_topic)
     assert letter.value == b"small"
+
+
+async def test_a_compacted_topic_takes_letters_of_records_without_a_key(settings_for: MakeSettings) -> None:
+    settings = settings_for()
+    await configured_topic(settings, settings.dead_letter_topic, {"cleanup.policy": "compact"})
+    async with DeadLetters(settings) as letters, asyncio.timeout(20):
+        await letters.send(failure(SourceRecord(None, b"value", ())))
+        await letters.send(failure(SourceRecord(None, secrets.token_bytes(2 * MEGABYTE), ())))
+    letter, truncated = await everything_in(settings, settings.dead_letter_topic)
+    assert letter.key == truncated.key == str(AT.row_id()).encode()
+    assert truncated.value == b"", "a null one would be a tombstone, and delete the letters of its key"
+
+
+async def test_what_brokers_refuse_for_good_is_given_up(
+    settings_for: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compacted topic refuses records without a key, and one that bounds timestamps all that is too old."""
+    settings = settings_for(retry_topic=f"later-{secrets.token_hex(6)}")
+    assert settings.retry_topic is not None
+    await configured_topic(settings, settings.dead_letter_topic, {"message.timestamp.before.max.ms": "1000"})
+    await configured_topic(settings, settings.retry_topic, {"cleanup.policy": "compact"})
+    monkeypatch.setattr(dead_letters, "REFUSED_SECONDS", 1.0)
+    sent = [metrics.DEAD_LETTERS.labels(each)._value.get() for each in ("yes", "no")]
+    async with DeadLetters(settings) as letters, asyncio.timeout(20):
+        assert not await letters.delay(failure(SourceRecord(None, b"value", ())), 1)
+        assert await letters.delay(failure(SourceRecord(b"key", b"value", ())), 1)
+        now = letters._producer.send_and_wait
+        monkeypatch.setattr(letters._producer, "send_and_wait", partial(now, timestamp_ms=1))
+        await letters.send(failure(SourceRecord(b"key", b"old", ())))
+        monkeypatch.setattr(letters._producer, "send_and_wait", now)
+        await letters.send(failure(SourceRecord(b"key", b"now", ())))
+    (letter,) = await everything_in(settings, settings.dead_letter_topic)
+    assert letter.value == b"now"
+    assert [metrics.DEAD_LETTERS.labels(each)._value.get() for each in ("yes", "no")] == [sent[0], sent[1] + 1]
+
+
+async def test_a_topic_that_is_deleted_is_made_again(settings_for: MakeSettings) -> None:
+    settings = settings_for(request_timeout_seconds=2, metadata_max_age_seconds=1)
+    async with DeadLetters(settings) as letters, asyncio.timeout(60):
+        await letters.send(failure(SourceRecord(b"key", b"before", ())))
+        async with admin_client(settings) as admin:
+            await admin.delete_topics([settings.dead_letter_topic])
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                group.create_task(letters.send(failure(SourceRecord(b"key", b"%d" % number, ()))))
+    found = {letter.value for letter in await everything_in(settings, settings.dead_letter_topic)}
+    assert found >= {b"0", b"1", b"2"}
+
+
+async def test_a_topic_that_may_not_be_made_again_hangs_nothing(
+    settings_for: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(request_timeout_seconds=1, metadata_max_age_seconds=1)
+
+    async def refuse(_settings: KafkaSettings, topic: str) -> None:
+        raise ServiceError(CREATE, topic)
+
+    sent = metrics.DEAD_LETTERS.labels("no")._value.get()
+    async with DeadLetters(settings) as letters, asyncio.timeout(30):
+        async with admin_client(settings) as admin:
+            await admin.delete_topics([settings.dead_letter_topic])
+        monkeypatch.setattr(dead_letters, "ensure_topic", refuse)
+        monkeypatch.setattr(dead_letters, "REFUSED_SECONDS", 1.0)
+        await letters.send(failure(SourceRecord(b"key", b"value", ())))
+    assert metrics.DEAD_LETTERS.labels("no")._value.get() == sent
 
 
 async def test_many_letters_at_once(settings_for: MakeSettings) -> None:

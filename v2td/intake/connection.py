@@ -25,6 +25,8 @@ from v2td.tls import show_certificate, verifying
 
 log = get_logger(__name__)
 
+CREATE = "create a topic"  # the operation of a ServiceError that says that this was refused
+
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
     """Return the keyword arguments that aiokafka's consumer, producer and admin client share.
@@ -97,9 +99,9 @@ async def ensure_topic(settings: KafkaSettings, topic: str) -> None:
         try:
             answer = await admin.create_topics([NewTopic(topic, 1, min(3, brokers))])
         except KafkaError as error:
-            raise ServiceError("create a topic", f"{topic}: {error}", "create it by hand") from error
+            raise ServiceError(CREATE, f"{topic}: {error}", "create it by hand") from error
     for name, code, *message in answer.topic_errors:
         error_type = for_code(code)
         if error_type not in (NoError, TopicAlreadyExistsError):
-            raise ServiceError("create a topic", f"{name}: {message or error_type.__name__}", "create it by hand")
+            raise ServiceError(CREATE, f"{name}: {message or error_type.__name__}", "create it by hand")
     log.info("topic created", topic=topic)

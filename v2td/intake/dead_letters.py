@@ -7,23 +7,28 @@ Both are sent before the failure row is written, so at least once. Readers drop 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from random import Random
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
+    BrokerResponseError,
     InvalidTopicError,
     KafkaError,
+    LeaderNotAvailableError,
     MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 
 from v2td import metrics
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
-from v2td.intake.connection import client_options, ensure_topic
+from v2td.intake.connection import CREATE, client_options, ensure_topic
 from v2td.jobs import Failure, Headers, SourceRecord
 from v2td.logs import get_logger
 from v2td.messages.headers import NOT_BEFORE, REPLAY_HEADERS, REPLAY_OF, RETRY_ROUND, without
@@ -35,15 +40,18 @@ TRUNCATED = "v2td-truncated"
 MAX_REASON = 4096  # bytes of a reason in a header
 MAX_KEPT_BYTES = 16_384  # of the original's key and of its headers, in a truncated letter
 BACKOFF = Backoff(initial=0.5, maximum=10)
+REFUSED_SECONDS = 10.0  # how long a record is tried that the brokers refuse for good, as far as they can tell
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+PERHAPS_DELETED = (UnknownTopicOrPartitionError, NotLeaderForPartitionError, LeaderNotAvailableError)
 
 
 class DeadLetters:
-    """The producer of dead letters; an async context manager. Creates its topic when it may."""
+    """The producer of dead letters; an async context manager. Creates its topics when it may, also while it runs."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._random = Random()  # noqa: S311 (jitter)
+        self._creating = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await ensure_topic(self._settings, self._settings.dead_letter_topic)
@@ -68,34 +76,48 @@ class DeadLetters:
     async def send(self, failure: Failure) -> None:
         """Return once the brokers have the letter, however long they are away.
 
-        A letter that is too large goes without value, oversize key and headers; one that is refused even then is
-        logged and given up, since the failure row keeps it. ServiceError when the topic may not be written.
+        Its key is the record's, or the row id where that has none, since a compacted topic takes nothing without a key.
+        A letter that is too large goes without value, oversize key and headers; one that is refused even then, or for
+        another reason and for REFUSED_SECONDS, is logged and given up, since the failure row keeps it. ServiceError
+        when the topic may not be written.
         """
-        topic, record = self._settings.dead_letter_topic, failure.record
+        topic, record, row_id = self._settings.dead_letter_topic, failure.record, str(failure.coordinates.row_id())
         headers = letter_headers(failure, truncated=False)
-        if truncated := not await self._acknowledged(topic, SourceRecord(record.key, record.value, headers)):
-            key = None if len(record.key or b"") > MAX_KEPT_BYTES else record.key
-            headers = letter_headers(failure, truncated=True)
-            if not await self._acknowledged(topic, SourceRecord(key, None, headers)):
-                log.error("dead letter refused", id=str(failure.coordinates.row_id()))
-                return
+        try:
+            whole = SourceRecord(row_id.encode() if record.key is None else record.key, record.value, headers)
+            if truncated := not await self._acknowledged(topic, whole):
+                key = whole.key if len(whole.key or b"") <= MAX_KEPT_BYTES else row_id.encode()
+                headers = letter_headers(failure, truncated=True)
+                if not await self._acknowledged(topic, SourceRecord(key, None, headers)):
+                    raise MessageSizeTooLargeError
+        except KafkaError as error:
+            log.error("dead letter refused", id=row_id, error=str(error))
+            return
         metrics.DEAD_LETTERS.labels("yes" if truncated else "no").inc()
 
     async def delay(self, failure: Failure, round_number: int) -> bool:
         """Send the failed job's record to the retry topic, for later; return once the brokers have it.
 
-        False when it is too large for that. ServiceError when the topic may not be written.
+        False when it is too large for that, or refused for REFUSED_SECONDS. ServiceError when the topic may not be
+        written.
         """
         topic, record = self._settings.retry_topic, failure.record
         assert topic is not None
         not_before = time.time() + self._settings.retry_delay_seconds
         headers = retry_headers(failure, round_number, int(not_before * 1000))
-        return await self._acknowledged(topic, SourceRecord(record.key, record.value, headers))
+        try:
+            return await self._acknowledged(topic, SourceRecord(record.key, record.value, headers))
+        except KafkaError as error:
+            log.error("delayed retry refused", id=str(failure.coordinates.row_id()), error=str(error))
+            return False
 
     async def _acknowledged(self, topic: str, record: SourceRecord) -> bool:
-        """Return True once the brokers have the record, however long they are away; False when it is too large."""
-        failures = 0
-        value = b"" if record.key is None and record.value is None else record.value  # aiokafka asserts one of them
+        """Return True once the brokers have the record, however long they are away; False when it is too large.
+
+        KafkaError when they refuse it for REFUSED_SECONDS, for a reason that they do not call passing.
+        """
+        failures, refused_since = 0, math.inf
+        value = record.value or b""  # a null one is a tombstone, which deletes in a compacted topic what has its key
         while True:
             try:
                 await self._producer.send_and_wait(topic, key=record.key, value=value, headers=list(record.headers))
@@ -106,9 +128,28 @@ class DeadLetters:
             except KafkaError as error:
                 failures += 1
                 log.warning("dead letter not sent yet", topic=topic, error=str(error), failures=failures)
+                refused = isinstance(error, BrokerResponseError) and not error.retriable
+                if isinstance(error, PERHAPS_DELETED):
+                    refused = not await self._created_again(topic)
+                now = time.monotonic()
+                refused_since = min(refused_since, now) if refused else math.inf
+                if now - refused_since >= REFUSED_SECONDS:
+                    raise
                 await asyncio.sleep(BACKOFF.pause(failures, self._random))
             else:
                 return True
+
+    async def _created_again(self, topic: str) -> bool:
+        """Create a topic that was deleted; False when that is refused."""
+        if self._creating.locked():  # another letter does it
+            return True
+        async with self._creating:
+            try:
+                await ensure_topic(self._settings, topic)
+            except (ServiceError, KafkaError) as error:
+                log.warning("topic not created", topic=topic, error=str(error))
+                return not (isinstance(error, ServiceError) and error.operation == CREATE)
+        return True
 
 
 def letter_headers(failure: Failure, *, truncated: bool) -> Headers:
