@@ -1,17 +1,19 @@
+import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
-from tests.store.conftest import Writing
+from tests.store.conftest import Writing, until
 from tests.store.outcomes import coordinates, failure
 from v2td.errors import ErrorClass
 from v2td.jobs import SourceRecord
-from v2td.store import Database, ledger
+from v2td.store import Database, Unfinished, WindowRow, batch, ledger, note_death, save_windows, unfinished
 from v2td.store.connection import Connection
 from v2td.store.ledger import DROPPED, FAILED, REQUESTED, Selection
 
 NOW = datetime.now(UTC)
+WINDOW_COLUMNS = ("id", "window", "options_sha256", "result")
 
 
 def row_id(offset: int) -> UUID:
@@ -116,6 +118,33 @@ async def test_requests(four: None, store: Database) -> None:
     await ledger.withdraw(store, row_id(4))
     found = await ledger.failures(store, Selection(states=(FAILED, DROPPED)))
     assert [(each.kafka_offset, each.replay_state) for each in found] == [(4, DROPPED), (1, None)]
+
+
+async def test_a_dropped_failure_forgets_what_its_job_left_behind(four: None, store: Database) -> None:
+    at, other = coordinates(3, topic="other"), coordinates(9)
+    await save_windows(store, [WindowRow(job, 0, "ab", {}) for job in (at, other)])
+    await note_death(store, at)
+    await note_death(store, other)
+    assert await ledger.drop(store, [at.row_id()], (FAILED,)) == set()
+    assert (await unfinished(store)).windows == {at.row_id(), other.row_id()}
+    assert await ledger.drop(store, [at.row_id()], (REQUESTED,)) == {at.row_id()}
+    assert await unfinished(store) == Unfinished(frozenset({other.row_id()}), {other.row_id(): 1})
+    await save_windows(store, [WindowRow(at, 1, "ab", {})])
+    assert (await unfinished(store)).windows == {other.row_id()}
+
+
+async def test_a_drop_waits_for_windows_that_are_being_saved(four: None, store: Database, sql: Connection) -> None:
+    at = coordinates(3, topic="other")
+    async with asyncio.TaskGroup() as group:
+        async with sql.transaction():
+            await sql.execute(batch.LOCK, batch.lock_keys([at]))
+            dropping = group.create_task(ledger.drop(store, [at.row_id()], (REQUESTED,)))
+            waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database()"
+            await until(lambda: sql.fetchval(f"{waiting} AND wait_event = 'advisory'"))
+            row = (at.row_id(), 0, "ab", {})
+            await sql.copy_records_to_table("window_results", records=[row], columns=WINDOW_COLUMNS)
+        assert await dropping == {at.row_id()}
+    assert (await unfinished(store)).windows == frozenset()
 
 
 async def test_a_dropped_failure_keeps_its_reason_and_forgets_its_record(four: None, store: Database) -> None:

@@ -122,13 +122,18 @@ async def test_nothing_is_left_however_it_races_with_outcomes(writing: Writing, 
     assert await unfinished(store) == NOTHING
 
 
-async def test_what_is_old_is_forgotten(store: Database, sql: Connection) -> None:
+async def test_what_is_old_is_forgotten(writing: Writing, store: Database, sql: Connection) -> None:
     old, new = coordinates(1).row_id(), coordinates(2).row_id()
     await save_windows(store, [window(1), window(2)])
     await note_death(store, coordinates(1))
     await note_death(store, coordinates(2))
     await sql.execute("UPDATE window_results SET created_at = now() - interval '8 days' WHERE id = $1", old)
     await sql.execute("UPDATE child_deaths SET seen_at = now() - interval '8 days' WHERE id = $1", old)
+    async with writing() as writer:
+        for offset in (3, 4):
+            await writer.write(failure(offset, replay=Replay(coordinates(offset, topic="replays"))))
+    await sql.execute("UPDATE replays SET created_at = now() - interval '8 days' WHERE kafka_offset = 3")
     assert await forget_old(store, 9) == 0
-    assert await forget_old(store, 7) == 2
+    assert await forget_old(store, 7) == 3
     assert await unfinished(store) == Unfinished(frozenset({new}), {new: 1})
+    assert [row["kafka_offset"] for row in await sql.fetch("SELECT kafka_offset FROM replays")] == [4]

@@ -89,7 +89,7 @@ SELECT now() AS now, EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN tr
                   OR EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN child_deaths USING (id)) AS any_begun
 """
 
-_FORGET = """
+FORGET = """
 WITH windows AS (DELETE FROM window_results w USING unnest($1::uuid[]) AS ours (id) WHERE w.id = ours.id)
 DELETE FROM child_deaths d USING unnest($1::uuid[]) AS ours (id) WHERE d.id = ours.id
 """
@@ -115,11 +115,11 @@ async def insert(connection: Connection, rows: Sequence[Rows]) -> Written:
     # at a time, whoever comes second sees the first one's row: where each statement sees what is committed by then.
     async with connection.transaction(isolation="read_committed"):
         await failpoints.reach("write.begin")
-        await connection.execute(LOCK, _lock_keys((row.cluster_id, row.topic, row.kafka_partition) for row in jobs))
+        await connection.execute(LOCK, partition_keys((row.cluster_id, row.topic, row.kafka_partition) for row in jobs))
         look = await connection.fetchrow(_LOOK, [row.id for row in jobs])
         if look["any_begun"]:  # a job that is to be done again goes on from there
             again = {row.id for row in failures if row.replay_state == REQUESTED}
-            await connection.execute(_FORGET, [row.id for row in jobs if row.id not in again])
+            await connection.execute(FORGET, [row.id for row in jobs if row.id not in again])
         if look["any_known"] or replays:
             await _copy(connection, "staged_transcriptions", TranscriptionRow._fields, transcriptions)
             await _copy(connection, "staged_transcript_segments", SegmentRow._fields, segments)
@@ -141,7 +141,13 @@ async def insert(connection: Connection, rows: Sequence[Rows]) -> Written:
 
 def lock_keys(jobs: Iterable[Coordinates]) -> list[int]:
     """Return the advisory locks that who writes of these jobs has to hold: see LOCK."""
-    return _lock_keys((clean_text(at.cluster_id), clean_text(at.topic), at.partition) for at in jobs)
+    return partition_keys((clean_text(at.cluster_id), clean_text(at.topic), at.partition) for at in jobs)
+
+
+def partition_keys(partitions: Iterable[tuple[str, str, int]]) -> list[int]:
+    """Return one key for each (cluster, topic, partition) as in rows, in an order that is the same everywhere."""
+    digests = (hashlib.sha256(repr(partition).encode()).digest() for partition in set(partitions))
+    return sorted(int.from_bytes(digest[:8], "big", signed=True) for digest in digests)
 
 
 async def _copy(connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
@@ -164,9 +170,3 @@ def _one_of_each_job(rows: Sequence[Rows]) -> list[Rows]:
 
 def _waits(rows: Rows) -> bool:
     return rows.failure is not None and rows.failure.replay_state == REQUESTED
-
-
-def _lock_keys(partitions: Iterable[tuple[str, str, int]]) -> list[int]:
-    """Return one key for each Kafka partition, in an order that is the same everywhere."""
-    digests = (hashlib.sha256(repr(partition).encode()).digest() for partition in set(partitions))
-    return sorted(int.from_bytes(digest[:8], "big", signed=True) for digest in digests)

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from v2td.jobs import Coordinates, Headers, SourceRecord
+from v2td.store.batch import FORGET, LOCK, partition_keys
 from v2td.store.pool import Database
 from v2td.store.reader import StoredFailure
 from v2td.store.replays import is_of, original
@@ -57,6 +58,7 @@ WHERE id = ANY($1::uuid[]) AND (replay_state IS NULL OR $2 AND replay_state = '{
 _WITHDRAW = f"""
 UPDATE failures SET replay_state = NULL WHERE id = $1 AND replay_state = '{REQUESTED}'
 """  # noqa: S608 (our own words)
+_PARTITIONS = "SELECT DISTINCT cluster_id, topic, kafka_partition FROM failures WHERE id = ANY($1::uuid[])"
 _DROP = f"""
 UPDATE failures SET replay_state = '{DROPPED}', record_key = NULL, payload = NULL, headers = '[]'
 WHERE id = ANY($1::uuid[]) AND coalesce(replay_state, '{FAILED}') = ANY($2::text[]) RETURNING id
@@ -128,9 +130,16 @@ async def withdraw(database: Database, row_id: UUID) -> None:
 
 
 async def drop(database: Database, ids: Sequence[UUID], states: Sequence[str] = (FAILED,)) -> set[UUID]:
-    """Give up failures in these states, and forget their records' content; return which were. Raises ServiceError."""
-    async with database.acquire("drop failures") as connection:
-        return {row["id"] for row in await connection.fetch(_DROP, ids, states)}
+    """Give up failures in these states; return which were. Raises ServiceError.
+
+    What their records held is forgotten, and what their jobs left behind: nobody will go on from there.
+    """
+    async with database.acquire("drop failures") as connection, connection.transaction(isolation="read_committed"):
+        partitions = [tuple(row) for row in await connection.fetch(_PARTITIONS, ids)]
+        await connection.execute(LOCK, partition_keys(partitions))  # windows that are being saved are seen, or see it
+        dropped = {row["id"] for row in await connection.fetch(_DROP, ids, states)}
+        await connection.execute(FORGET, list(dropped))
+    return dropped
 
 
 def _arguments(selection: Selection) -> tuple[object, ...]:

@@ -37,8 +37,10 @@ WITH windows AS (
     DELETE FROM window_results WHERE created_at < now() - make_interval(days => $1) RETURNING 1
 ), deaths AS (
     DELETE FROM child_deaths WHERE seen_at < now() - make_interval(days => $1) RETURNING 1
+), replayed AS (
+    DELETE FROM replays WHERE created_at < now() - make_interval(days => $1) RETURNING 1
 )
-SELECT (SELECT count(*) FROM windows) + (SELECT count(*) FROM deaths)
+SELECT (SELECT count(*) FROM windows) + (SELECT count(*) FROM deaths) + (SELECT count(*) FROM replayed)
 """
 
 
@@ -107,10 +109,10 @@ async def note_death(database: Database, job: Coordinates) -> int:
 
 
 async def forget_old(database: Database, days: int) -> int:
-    """Delete what jobs that never ended left behind so many days ago; return the number of rows.
+    """Delete what jobs that never ended left behind so many days ago, and what was replayed then.
 
-    Their records are gone: with the topic, or by its retention. Raises ServiceError.
+    Their records are gone: with the topic, or by its retention. Return the number of rows. Raises ServiceError.
     """
-    async with database.acquire("forget unfinished jobs") as connection:
+    async with database.acquire("forget what is old") as connection:
         deleted: int = await connection.fetchval(_FORGET, days)
     return deleted
