@@ -141,8 +141,8 @@ async def test_a_drop_waits_for_windows_that_are_being_saved(four: None, store: 
             dropping = group.create_task(ledger.drop(store, [at.row_id()], (REQUESTED,)))
             waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database()"
             await until(lambda: sql.fetchval(f"{waiting} AND wait_event = 'advisory'"))
-            row = (at.row_id(), 0, "ab", {})
-            await sql.copy_records_to_table("window_results", records=[row], columns=WINDOW_COLUMNS)
+            window = [(at.row_id(), 0, "ab", {"text": "late"})]
+            await sql.copy_records_to_table("window_results", records=window, columns=WINDOW_COLUMNS)
         assert await dropping == {at.row_id()}
     assert (await unfinished(store)).windows == frozenset()
 
