@@ -302,6 +302,21 @@ async def test_an_unwritable_failure_is_reduced_to_its_coordinates(writing: Writ
     assert (row["job_id"], row["audio_url"], row["payload"], row["record_key"], row["headers"]) == (*[None] * 4, [])
 
 
+async def test_an_unwritable_failure_that_would_be_retried_is_a_dead_letter(writing: Writing, sql: Connection) -> None:
+    """Its record that waits in the retry topic is not that of the bare row, so it would be requested for ever."""
+    await sql.execute("ALTER TABLE failures ADD CHECK (job_id <> 'cursed')")
+    cursed = failure(1, job_id="cursed", retried_later=True)
+    dead_letters = DeadLetters(sql)
+    async with writing(dead_letters) as writer:
+        written = await writer.write(cursed)
+    assert isinstance(written, Failure)
+    assert not written.retried_later
+    (letter,) = dead_letters
+    assert (letter.coordinates, letter.record, letter.retried_later) == (cursed.coordinates, cursed.record, False)
+    assert letter.reason.startswith("Postgres refuses the row: ")
+    assert await sql.fetchval("SELECT replay_state FROM failures WHERE kafka_offset = 1") is None
+
+
 async def test_coordinates_that_cannot_be_stored_stop_the_writer(store: Database, settings: DatabaseSettings) -> None:
     writer = Writer(store, settings, no_unwritable)
     write = asyncio.create_task(writer.write(failure(2**63)))

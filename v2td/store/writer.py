@@ -71,8 +71,8 @@ class _Entry:
 class Writer:
     """Writes outcomes in batches; `run` does the work, `write` waits for it.
 
-    `on_unwritable` is awaited with the Failure that takes the place of a Transcript that Postgres refuses, before
-    the failure's row is written: there goes its dead letter.
+    `on_unwritable` is awaited with the Failure that takes the place of what Postgres refuses, a Transcript or a
+    Failure that would be retried, before its row is written: there goes its dead letter.
 
     `healthy` is set while Postgres takes what it is given, and cleared while a batch is tried again and again.
     """
@@ -210,8 +210,11 @@ class Writer:
                 await self._on_unwritable(failure)
             case Failure() as failure if not entry.reduced:
                 entry.reduced = True
-                bare = replace(failure, reason=reason, record=SourceRecord(None, None, ()), job_id=None, audio_url=None)
+                final = replace(failure, reason=reason, retried_later=False)
+                bare = replace(final, record=SourceRecord(None, None, ()), job_id=None, audio_url=None)
                 entry.put(bare)
+                if failure.retried_later:  # no record would match the bare row, so this is the end of it
+                    await self._on_unwritable(final)
             case _:
                 raise ServiceError("write a failure", problem, "not even the bare coordinates can be stored")
 
