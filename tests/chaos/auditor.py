@@ -44,6 +44,10 @@ SELECT id::text, topic, kafka_partition, kafka_offset, record_index, {_MILLISECO
     coalesce(replay_state = 'requested', false)
 FROM failures
 """
+_STRAY_SEGMENTS = """
+SELECT DISTINCT transcription_id FROM transcript_segments s
+WHERE NOT EXISTS (SELECT FROM transcriptions t WHERE t.id = s.transcription_id AND t.revision = s.revision)
+"""
 
 
 class Auditor:
@@ -160,7 +164,19 @@ class Auditor:
         outcomes = [Outcome(*row) for row in await self._fetch(_OUTCOMES)]
         replays = await self._fetch("SELECT topic, kafka_partition, kafka_offset FROM replays")
         letters = await self._letters() if any(each.text is None for each in outcomes) else frozenset()
-        return Durable(outcomes, letters, {tuple(row) for row in replays}, committed)
+        return Durable(
+            outcomes,
+            letters,
+            {tuple(row) for row in replays},
+            committed,
+            cluster=self._cluster or "",
+            windows=await self._ids("SELECT DISTINCT id FROM window_results"),
+            deaths=await self._ids("SELECT id FROM child_deaths"),
+            stray_segments=await self._ids(_STRAY_SEGMENTS),
+        )
+
+    async def _ids(self, query: str) -> list[str]:
+        return [str(row[0]) for row in await self._fetch(query)]
 
     async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
         async with asyncio.timeout(6 * ANSWER_SECONDS):

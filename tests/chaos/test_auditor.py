@@ -80,6 +80,22 @@ async def test_a_failure_without_its_letter_is_seen(world: World) -> None:
     assert any("without a dead letter" in each for each in result.problems)
 
 
+async def test_what_is_left_behind_is_seen(world: World) -> None:
+    await all_done(world)
+    await execute(
+        world,
+        'INSERT INTO window_results (id, "window", options_sha256, result)'
+        " SELECT id, 0, '', '{}' FROM failures LIMIT 1",
+        "INSERT INTO child_deaths (id, deaths) SELECT id, 1 FROM failures LIMIT 1",
+        "UPDATE transcript_segments SET transcription_id = gen_random_uuid()"
+        " WHERE transcription_id = (SELECT id FROM transcriptions LIMIT 1)",
+        "UPDATE failures SET replay_state = 'requested' WHERE error_class = 'not_found'",
+    )
+    result = await world.result(cycles=1)
+    for problem in ("windows of a job", "deaths of a job", "without their transcription", "waits for its replay"):
+        assert any(problem in each for each in result.problems), problem
+
+
 async def test_a_commit_above_an_undone_record_is_seen(world: World) -> None:
     """By the auditor that looks on, although each record has its outcome in the end."""
     await world.producer.send(20)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.chaos.producer import Sent
 from tests.chaos.verdict import Durable, Outcome, Verdict, judge, key_of
+from v2td.jobs import Coordinates
 
 SENT = [Sent("jobs", number % 2, number // 2, 1000 + number, f"job-{number}") for number in range(10)]
 FAILED = {3, 4}
@@ -91,6 +92,28 @@ def test_a_wrong_outcome_is_a_problem(change: dict[str, object], problem: str) -
     wrong = replace(OUTCOMES[0], **change)  # type: ignore[arg-type]  # any field
     found = verdict([wrong, *OUTCOMES[1:]])
     assert any(problem in each for each in found.problems), found
+
+
+@pytest.mark.parametrize(
+    ("left", "problem"),
+    [
+        ({"windows": ["a", "b"]}, "2 × windows of a job that has ended: a, b"),
+        ({"deaths": ["a"]}, "1 × deaths of a job that has ended: a"),
+        ({"stray_segments": ["a"]}, "1 × segments without their transcription: a"),
+    ],
+)
+def test_what_is_left_behind_is_a_problem(left: dict[str, list[str]], problem: str) -> None:
+    durable = Durable(OUTCOMES, LETTERS, **left)  # type: ignore[arg-type]  # any field
+    assert judge(SENT, durable, unsure=(), excused=()).problems == [problem]
+
+
+def test_who_is_excused_may_leave_something_behind_or_wait_for_a_replay() -> None:
+    excused = SENT[0]
+    row_id = str(Coordinates("c", excused.topic, excused.partition, excused.offset, excused.timestamp_ms).row_id())
+    outcomes = [replace(OUTCOMES[0], text=None, waits=True), *OUTCOMES[1:]]
+    durable = Durable(outcomes, LETTERS, cluster="c", windows=[row_id], deaths=[row_id])
+    assert judge(SENT, durable, unsure=(), excused={key_of(excused)}).problems == []
+    assert len(judge(SENT, durable, unsure=(), excused=()).problems) == 3
 
 
 def test_a_missing_letter_is_a_problem() -> None:

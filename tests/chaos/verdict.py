@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.producer import Sent
+from v2td.jobs import Coordinates
 
 EXAMPLES = 5
 ECHO = "echo "  # an echo daemon's text: this, the job's id and INDEX/COUNT for each window
@@ -35,13 +36,18 @@ class Outcome:
 class Durable:
     """All that is durable. `replays` are (topic, partition, offset) of records that replayed a failure and are done.
 
-    `committed` are the group's offsets by topic and partition.
+    `committed` are the group's offsets by topic and partition. What should be gone by then is there by ids, of jobs in
+    `cluster`: windows and deaths that unfinished jobs left behind, and segments that have no transcription.
     """
 
     outcomes: Sequence[Outcome]
     letters: Collection[str] = ()  # `v2td-id` of each dead letter
     replays: Collection[tuple[str, int, int]] = ()
     committed: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    cluster: str = ""
+    windows: Collection[str] = ()
+    deaths: Collection[str] = ()
+    stray_segments: Collection[str] = ()
 
 
 @dataclass(slots=True)
@@ -94,8 +100,18 @@ def judge(sent: Sequence[Sent], durable: Durable, *, unsure: Collection[str], ex
     _judge_contents(verdict, wanted, by_record)
     unsent = [each for each in durable.outcomes if each.text is None and not each.waits and key_of(each) in wanted]
     _complain(verdict, "a failure without a dead letter", [each for each in unsent if each.id not in durable.letters])
-    _complain(verdict, "a failure that still waits for its replay", [each for each in durable.outcomes if each.waits])
+    waiting = [each for each in durable.outcomes if each.waits and key_of(each) not in excused]
+    _complain(verdict, "a failure that still waits for its replay", waiting)
+    _judge_leftovers(verdict, durable, excused)
     return verdict
+
+
+def _judge_leftovers(verdict: Verdict, durable: Durable, excused: Collection[Key]) -> None:
+    """All jobs have ended, but those that are excused: nothing of theirs may be left."""
+    excused_ids = {str(Coordinates(durable.cluster, *key).row_id()) for key in excused}
+    _complain(verdict, "windows of a job that has ended", sorted(set(durable.windows) - excused_ids))
+    _complain(verdict, "deaths of a job that has ended", sorted(set(durable.deaths) - excused_ids))
+    _complain(verdict, "segments without their transcription", sorted(set(durable.stray_segments)))
 
 
 def _judge_repetitions(verdict: Verdict, outcomes: Sequence[Outcome]) -> None:
@@ -127,8 +143,11 @@ def _is_whole(outcome: Outcome, job: str | None) -> bool:
     return words == expected and outcome.segments == count
 
 
-def _complain(verdict: Verdict, what: str, cases: Iterable[Sent | Outcome]) -> None:
+def _complain(verdict: Verdict, what: str, cases: Iterable[Sent | Outcome | str]) -> None:
     found = list(cases)
     if found:
-        examples = ", ".join(f"{each.topic}/{each.partition}/{each.offset}" for each in found[:EXAMPLES])
-        verdict.problems.append(f"{len(found)} × {what}: {examples}")
+        verdict.problems.append(f"{len(found)} × {what}: {', '.join(map(_name, found[:EXAMPLES]))}")
+
+
+def _name(case: Sent | Outcome | str) -> str:
+    return case if isinstance(case, str) else f"{case.topic}/{case.partition}/{case.offset}"
