@@ -63,6 +63,7 @@ class Membership:
         self.broken: Exception | None = None  # what a callback raised
         self.sought: frozenset[TopicPartition] = frozenset()
         self.waiting: set[Partition] = set()
+        self._look: asyncio.Timeout | None = None  # the deadline of the look that `watch_topics` takes just now
         self._said: dict[str, UUID | None] = {}  # topics that were created anew
         self.settled = asyncio.Event()
         self.joined = asyncio.Event()
@@ -79,6 +80,9 @@ class Membership:
         """Give up all partitions: the next assignment may bring them back."""
         self.revocations += 1
         self.settled.clear()
+        if self._look is not None:
+            self._look.reschedule(0)
+            self._look = None
         self._revoked_at = time.monotonic()
         self._poller.forget()  # what it would still find out would be taken for the next assignment's
         try:
@@ -182,18 +186,27 @@ class Membership:
         while True:
             await asyncio.sleep(min(TOPIC_CHECK_SECONDS, self._settings.metadata_max_age_seconds))
             await self.settled.wait()
-            revocations = self.revocations
-            for topic, topic_id in (await self._look_back.topic_ids(set(self._committer.topic_ids))).items():
-                known = self._committer.topic_ids.get(topic)
-                if revocations != self.revocations or topic_id in (None, known):
-                    continue  # the look back of the next assignment finds it
-                if known is not None:
-                    self._say_recreated(topic, topic_id)
-                self._put_off(topic)
-            if not self.waiting:
+            try:
+                async with asyncio.timeout(None) as self._look:
+                    await self._look_again()
+            except TimeoutError:
+                continue  # partitions were revoked: the look back of the next assignment finds it
+            finally:
+                self._look = None
+
+    async def _look_again(self) -> None:
+        current = await self._look_back.topic_ids(set(self._committer.topic_ids))
+        for topic, topic_id in current.items() if self.settled.is_set() else ():
+            known = self._committer.topic_ids[topic]
+            if topic_id in (None, known):
                 continue
-            past = await self._look_back.assigned(frozenset(self.waiting))
-            if revocations == self.revocations:
-                self._take(past, only_recreated=False)
-            if self.waiting:
-                log.warning("partitions wait until it is known which topic they are of", partitions=len(self.waiting))
+            if known is not None:
+                self._say_recreated(topic, topic_id)
+            self._put_off(topic)
+        if not self.waiting:
+            return
+        past = await self._look_back.assigned(frozenset(self.waiting))
+        if self.settled.is_set():
+            self._take(past, only_recreated=False)
+        if self.waiting:
+            log.warning("partitions wait until it is known which topic they are of", partitions=len(self.waiting))
