@@ -1,11 +1,15 @@
 """Members that come and go: nothing is lost, nothing unfinished is committed, nothing is started twice."""
 
 import asyncio
+import gc
 import time
 from contextlib import AsyncExitStack
 from uuid import UUID
 
 import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import CoordinatorLoadInProgressError, KafkaConnectionError
+from aiokafka.protocol.commit import OffsetCommitRequest
 
 from tests.conftest import MakeTopic
 from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, knows_nothing, produce, running, until
@@ -128,6 +132,62 @@ async def test_progress_is_saved_before_partitions_go_and_before_the_end(
             assert await committed(settings) == {0: 2, 1: 2}
     assert len(saved) >= 2
     assert saved[-1] == {0: 2, 1: 2}
+
+
+@pytest.mark.slow
+async def test_a_commit_is_tried_no_more_when_its_assignment_is_over(
+    settings_for: MakeSettings, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka would try it as a member of the next generation, and set partitions back."""
+    settings = settings_for(await topic(2))
+    await produce(settings, [b"x"] * 3, partition=0)
+    attempt, fails = GroupCoordinator._do_commit_offsets, True
+    commits: list[
+        tuple[object, set[int]]
+    ] = []  # aiokafka's own object of a commit, and the generations it was tried in
+
+    async def fail(coordinator: GroupCoordinator, assignment: object, offsets: object) -> None:
+        generations = next((found for known, found in commits if known is offsets), None)
+        if generations is None:
+            commits.append((offsets, generations := set()))
+        generations.add(coordinator.generation)
+        if fails:
+            raise CoordinatorLoadInProgressError
+        await attempt(coordinator, assignment, offsets)
+
+    monkeypatch.setattr(GroupCoordinator, "_do_commit_offsets", fail)
+    async with running(intake_of(settings, Desk())) as first:
+        await until(lambda: bool(commits))
+        async with running(intake_of(settings, Desk())) as second:
+            await until(lambda: len(first.partitions) == len(second.partitions) == 1)
+            await asyncio.sleep(0.5)
+            fails = False
+            await until(lambda: len(commits) > 3)
+    assert [generations for _, generations in commits if len(generations) > 1] == []
+    assert len(set.union(*(generations for _, generations in commits))) > 1
+    assert await committed(settings) == {0: 3}
+
+
+async def test_a_commit_that_fails_after_its_time_leaves_nothing_in_the_log(
+    settings_for: MakeSettings, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(await topic(), commit_timeout_seconds=0.2)
+    await produce(settings, [b"x"])
+    send, failed = GroupCoordinator._send_req, asyncio.Event()
+
+    async def fail_late(coordinator: GroupCoordinator, request: object) -> object:
+        if not isinstance(request, OffsetCommitRequest):
+            return await send(coordinator, request)
+        await asyncio.sleep(0.5)
+        failed.set()
+        raise KafkaConnectionError
+
+    monkeypatch.setattr(GroupCoordinator, "_send_req", fail_late)
+    async with running(intake_of(settings, Desk())):
+        await until(failed.is_set)
+    await asyncio.sleep(0.5)
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_what_a_rebalance_callback_raises_ends_the_run(settings_for: MakeSettings, topic: MakeTopic) -> None:

@@ -20,6 +20,8 @@ from v2td.logs import get_logger
 
 log = get_logger(__name__)
 
+ATTEMPT = "GroupCoordinator._do_commit_offsets"  # what aiokafka runs as a task of its own
+
 
 class Committer:
     """Commits the tracker's offsets: after `commit_batch` finished records or `commit_interval_seconds`.
@@ -41,6 +43,7 @@ class Committer:
         self.topic_ids: dict[str, UUID | None] = {}  # of the topics that the tracker's offsets mean
         self._finished = 0  # records since the last commit
         self._enough = asyncio.Event()
+        self._deadlines: list[asyncio.Timeout] = []  # of the commits that go on
 
     def note_finished(self) -> None:
         """Count a record that the tracker has as resolved."""
@@ -56,6 +59,15 @@ class Committer:
                     await self._enough.wait()
             await self.commit()
             self._report()
+
+    def give_up(self) -> None:
+        """Try those commits no more that go on: a rebalance is about to make us another generation's member.
+
+        aiokafka would try them as that, and set partitions back that have moved on since, here or elsewhere.
+        """
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(0)
 
     async def commit(self) -> None:
         """Commit now; a failure is logged, since the next commit says it again."""
@@ -74,8 +86,7 @@ class Committer:
         await failpoints.reach("commit.begin")
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self._settings.commit_timeout_seconds):
-                await self._consumer.commit(wanted)  # retries for ever when the broker is gone
+            await self._commit(wanted)
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             metrics.KAFKA_COMMITS.labels("failed").inc()
             log.warning("offsets not committed", error=f"{type(error).__name__}: {error}")
@@ -84,3 +95,26 @@ class Committer:
             metrics.KAFKA_COMMIT_SECONDS.observe(time.monotonic() - began)
             await failpoints.reach("commit.done")
             self._tracker.committed(offsets)
+
+    async def _commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        """Commit, or raise TimeoutError: aiokafka tries for ever when the broker is gone."""
+        deadline = asyncio.timeout(self._settings.commit_timeout_seconds)
+        self._deadlines.append(deadline)
+        try:
+            async with deadline:
+                await self._consumer.commit(offsets)
+        except BaseException:
+            _hear_out()
+            raise
+        finally:
+            self._deadlines.remove(deadline)
+
+
+def _hear_out() -> None:
+    """Have somebody see the error of a commit's last attempt.
+
+    aiokafka shields that from our cancelling, and asyncio would log a traceback since its error is never retrieved.
+    """
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__qualname__", "") == ATTEMPT:
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -108,6 +108,7 @@ class Membership:
         await self._committer.commit()
         await failpoints.reach("revoke.committed")
         self._tracker.revoke()
+        self._committer.give_up()
 
     async def on_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Take the partitions that are ours now."""
