@@ -195,6 +195,7 @@ async def test_headers_that_found_no_room_come_from_the_dead_letter(settings: Se
     await replay(settings, row_id(failure))
     (message,) = await sent(settings)
     assert message.headers[:-1] == headers
+    assert message.key is None  # as it was, though the letter has one
 
 
 async def test_a_record_that_is_nowhere_whole_is_refused(settings: Settings, store: Database, fail: Fail) -> None:

@@ -188,8 +188,11 @@ class Replayer:
                         row_id = letter_id(letter.headers)
                         if row_id not in wanted:
                             continue
-                        record = SourceRecord(letter.key, letter.value, without_ours(letter.headers))
                         for failed in await ledger.failed_records(self._database, [row_id]):
+                            # Of a record that has no key the letter's is the row id.
+                            keyless = failed.record.key is None and letter.key == str(row_id).encode()
+                            key = None if keyless else letter.key
+                            record = SourceRecord(key, letter.value, without_ours(letter.headers))
                             if failed.is_beginning_of(record):
                                 wanted.discard(row_id)
                                 yield replace(failed, record=record, cut=False)
