@@ -95,7 +95,7 @@ def test_what_is_read_is_what_is_written() -> None:
 
     assert names(StoredTranscription) == {*TranscriptionRow._fields, "created_at"}
     assert names(StoredSegment) == {*SegmentRow._fields} - {"transcription_id", "revision"}
-    kept_apart = {"record_key", "payload", "headers"}
+    kept_apart = {"record_timestamp_ms", "record_key", "payload", "headers"}
     assert names(StoredFailure) == ({*FailureRow._fields} - kept_apart) | {"replay_state", "created_at"}
 
 
