@@ -118,7 +118,7 @@ class TrackerMachine(RuleBasedStateMachine):
                 continue
             if expected is not None and offset < expected:
                 self.note("begin again", partition)
-                assert ticket.epoch > max(self.epochs), "what comes again is of a new epoch"
+                assert ticket.epoch > max(self.epochs, default=0), "what comes again is of a new epoch"
             self.epochs.add(ticket.epoch)
             self.note("receive", partition, offset, ticket.epoch)
             received.append(ticket)

@@ -81,14 +81,16 @@ class DeadLetters:
         another reason and for REFUSED_SECONDS, is logged and given up, since the failure row keeps it. ServiceError
         when the topic may not be written.
         """
-        topic, record, row_id = self._settings.dead_letter_topic, failure.record, str(failure.coordinates.row_id())
+        topic, row_id = self._settings.dead_letter_topic, str(failure.coordinates.row_id())
+        key, value = failure.record.key, failure.record.value
+        if key is None:
+            key, value = row_id.encode(), value or b""  # without a value it would delete itself in such a topic
         headers = letter_headers(failure, truncated=False)
         try:
-            whole = SourceRecord(row_id.encode() if record.key is None else record.key, record.value, headers)
-            if truncated := not await self._acknowledged(topic, whole):
-                key = whole.key if len(whole.key or b"") <= MAX_KEPT_BYTES else row_id.encode()
+            if truncated := not await self._acknowledged(topic, SourceRecord(key, value, headers)):
+                key = key if len(key) <= MAX_KEPT_BYTES else row_id.encode()
                 headers = letter_headers(failure, truncated=True)
-                if not await self._acknowledged(topic, SourceRecord(key, None, headers)):
+                if not await self._acknowledged(topic, SourceRecord(key, b"", headers)):
                     raise MessageSizeTooLargeError
         except KafkaError as error:
             log.error("dead letter refused", id=row_id, error=str(error))
@@ -117,7 +119,7 @@ class DeadLetters:
         KafkaError when they refuse it for REFUSED_SECONDS, for a reason that they do not call passing.
         """
         failures, refused_since = 0, math.inf
-        value = record.value or b""  # a null one is a tombstone, which deletes in a compacted topic what has its key
+        value = b"" if record.key is None and record.value is None else record.value  # aiokafka asserts one of them
         while True:
             try:
                 await self._producer.send_and_wait(topic, key=record.key, value=value, headers=list(record.headers))
