@@ -158,7 +158,7 @@ async def test_a_child_that_is_stopped_for_a_moment_goes_on() -> None:
         os.kill(pid, signal.SIGSTOP)
         asyncio.get_running_loop().call_later(1.5, os.kill, pid, signal.SIGCONT)
         assert await child.call(os.getpid, deadline_seconds=20) == pid
-        assert await child.call(time.sleep, 3.5, deadline_seconds=20) is None, "the stop is over, and forgotten"
+        await child.call(time.sleep, 3.5, deadline_seconds=20)  # the stop is over, and forgotten
         assert child.pid == pid
 
 

@@ -33,7 +33,18 @@ async def test_all_is_well(
     told = answer.stdout
     assert told.count("✓") == 8
     assert "✗" not in told
-    for name in ("spool", "decoder jail", "kafka", "kafka topic", "kafka dead letters", "kafka group", "postgres", "s3", "model"):
+    names = (
+        "spool",
+        "decoder jail",
+        "kafka",
+        "kafka topic",
+        "kafka dead letters",
+        "kafka group",
+        "postgres",
+        "s3",
+        "model",
+    )
+    for name in names:
         assert f"✓ {name}: " in told
     assert f"{settings['V2TD_KAFKA__TOPICS']} has 2 partitions" in told
     assert "the daemon upgrades it" in told
