@@ -31,7 +31,7 @@ async def test_all_is_well(
     answer = await v2td("check", V2TD_S3__UPLOAD_BUCKET=bucket, **settings, **s3_settings)
     assert (answer.code, answer.stderr) == (0, "")
     told = answer.stdout
-    assert told.count("✓") == 8
+    assert told.count("✓") == 9
     assert "✗" not in told
     names = (
         "spool",
@@ -63,7 +63,7 @@ async def test_something_is_wrong(v2td: Run, settings: dict[str, str]) -> None:
     assert (answer.code, answer.stderr) == (1, "")
     assert "✗ postgres: " in answer.stdout
     assert "  → check the user and the password" in answer.stdout
-    assert answer.stdout.endswith("1 of 7 checks failed\n")
+    assert answer.stdout.endswith("1 of 8 checks failed\n")
     assert "hunter2" not in answer.stdout
 
 
