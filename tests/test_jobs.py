@@ -3,7 +3,20 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v2td.jobs import Coordinates, Job, Options, Segment, Span, Transcript, Window, options_sha256
+from v2td.errors import ErrorClass
+from v2td.jobs import (
+    MAX_REASON,
+    Coordinates,
+    Failure,
+    Job,
+    Options,
+    Segment,
+    SourceRecord,
+    Span,
+    Transcript,
+    Window,
+    options_sha256,
+)
 
 COORDINATES = st.builds(
     Coordinates,
@@ -95,3 +108,24 @@ def test_coverage_is_a_share_of_the_speech_and_unknown_without_speech() -> None:
 def test_lengths_of_a_window_are_those_of_its_spans() -> None:
     window = Window(0, (Span(0, 100), Span(200, 250)), (Span(10, 90), Span(210, 220)))
     assert (window.length, window.speech_length) == (150, 90)
+
+
+def failure(reason: str) -> Failure:
+    return Failure(AT, ErrorClass.BAD_MESSAGE, reason, 1, SourceRecord(None, None, ()))
+
+
+ANY_TEXT = st.text(st.characters(codec=None))
+
+
+@given(ANY_TEXT | ANY_TEXT.map(lambda text: text * 2000))
+def test_a_reason_is_one_printable_line_and_bounded(reason: str) -> None:
+    made = failure(reason)
+    assert made.reason.isprintable()
+    assert len(made.reason) <= MAX_REASON
+    assert replace(made, attempts=2).reason == made.reason
+
+
+def test_a_reason_says_what_it_had_to_hide() -> None:
+    assert failure("không\n\x1b[31m\u202e\0\ud800").reason == r"không\n\x1b[31m\u202e\x00\ud800"
+    assert failure("x" * MAX_REASON).reason == "x" * MAX_REASON
+    assert failure("x" * 200_000).reason == "x" * (MAX_REASON - 1) + "…"

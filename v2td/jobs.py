@@ -23,6 +23,8 @@ Channels = Literal["mix", "split"]
 WindowMode = Literal["full", "packed", "short"]
 Headers = tuple[tuple[str, bytes], ...]
 
+MAX_REASON = 500  # characters
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
@@ -233,7 +235,10 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job, or a record that never became one, has no transcript."""
+    """Why a job, or a record that never became one, has no transcript.
+
+    Whatever strangers had a part in it, `reason` is one printable line of at most MAX_REASON characters.
+    """
 
     coordinates: Coordinates
     error_class: ErrorClass
@@ -245,8 +250,19 @@ class Failure:
     replay: Replay | None = None
     retried_later: bool = False  # its record waits in kafka.retry_topic: not a dead letter yet
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", _line(self.reason))
+
 
 Outcome = Transcript | Failure
+
+
+def _line(text: str) -> str:
+    """Return the text bounded, and with escapes for what a terminal or Postgres minds; idempotent."""
+    if len(text) <= MAX_REASON and text.isprintable():
+        return text
+    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[: MAX_REASON + 1])
+    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
 
 
 def _row_id(at: Coordinates) -> UUID:

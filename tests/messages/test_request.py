@@ -305,3 +305,12 @@ def test_every_valid_message_is_a_job_that_says_the_same(fields: dict[str, Any],
         "metadata": job.metadata,
     }
     assert {key: said[key] for key in fields} == fields
+
+
+@pytest.mark.parametrize("key", ["\n\x1b[31m\u202eFAKE", "k" * 200_000])
+def test_an_unknown_key_inside_output_is_shown_bounded_and_in_one_line(key: str) -> None:
+    output = {"bucket": "b", "key": "k", "formats": ["txt"], key: 1}
+    reason = read_failure({"audio_url": URL, "output": output}).reason
+    assert reason.startswith("output.'")
+    assert reason.isprintable()
+    assert len(reason) < 150

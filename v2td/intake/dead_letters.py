@@ -37,7 +37,6 @@ from v2td.retry import Backoff
 log = get_logger(__name__)
 
 TRUNCATED = "v2td-truncated"
-MAX_REASON = 4096  # bytes of a reason in a header
 MAX_KEPT_BYTES = 16_384  # of the original's key and of its headers, in a truncated letter
 BACKOFF = Backoff(initial=0.5, maximum=10)
 REFUSED_SECONDS = 10.0  # how long a record is tried that the brokers refuse for good, as far as they can tell
@@ -177,7 +176,7 @@ def letter_headers(failure: Failure, *, truncated: bool) -> Headers:
         room -= len(name) + len(value)
         if name not in ours and name != TRUNCATED and not (truncated and room < 0):
             kept.append((name, value))
-    return (*kept, *((name, _header(text)) for name, text in ours.items()))
+    return (*kept, *((name, text.encode()) for name, text in ours.items()))
 
 
 def retry_headers(failure: Failure, round_number: int, not_before_ms: int) -> Headers:
@@ -188,8 +187,3 @@ def retry_headers(failure: Failure, round_number: int, not_before_ms: int) -> He
         RETRY_ROUND: str(round_number),
     }
     return (*without(failure.record.headers, REPLAY_HEADERS), *((name, text.encode()) for name, text in ours.items()))
-
-
-def _header(text: str) -> bytes:
-    """Return the beginning of `text` in UTF-8, cut between two characters."""
-    return text.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()

@@ -191,5 +191,8 @@ def _is_malformed(problem: ErrorDetails) -> bool:
 
 
 def _place(problem: ErrorDetails) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+    parts = problem["loc"]
+    if problem["type"] == "extra_forbidden":  # its last part is a stranger's, all others are our names
+        parts = (*parts[:-1], shown(str(parts[-1])))
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return f"{path.removeprefix('.')}: " if path else ""
