@@ -57,6 +57,10 @@ def _fail(*_: object, **__: object) -> None:
     raise RuntimeError
 
 
+def _no_disk(*_: object, **__: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
 DEFENCES: list[tuple[Any, str, Any, str, bytes]] = [
     (guard, "_DENIED", (), "address", b"\x7f\0\0\1"),
     (guard, "_embedded", lambda ip: (), "address", bytes.fromhex("20027f000001") + bytes(10)),
@@ -69,6 +73,7 @@ DEFENCES: list[tuple[Any, str, Any, str, bytes]] = [
     (notifications, "unquote_plus", lambda key, errors: key, "notification", b"bucket\0a b"),
     (demux, "_with_channels", lambda pcm, count: pcm[:, :0], "container", seeds("container")[0]),
     (demux, "_check_parameters", _fail, "container", seeds("container")[0]),
+    (demux, "_open", _no_disk, "container", seeds("container")[0]),
 ]
 
 

@@ -25,7 +25,7 @@ from v2td.jail import breaches, means
 from v2td.jobs import SAMPLE_RATE, Audio, Span, Window
 from v2td.speech import Decoders, Speech
 from v2td.speech.decode_worker import Piece
-from v2td.speech.decoder import _Slot
+from v2td.speech.decoder_slot import DecoderSlot
 
 pytestmark = pytest.mark.slow  # starts processes that load models or services
 
@@ -75,7 +75,7 @@ async def refused(decoders: Decoders, path: Path) -> ErrorClass:
     return caught.value.error_class
 
 
-def slot_of(decoders: Decoders) -> _Slot:
+def slot_of(decoders: Decoders) -> DecoderSlot:
     (slot,) = decoders._slots
     return slot
 
@@ -297,6 +297,25 @@ async def test_a_recording_that_vanished_is_no_crash(decoders: Decoders, tmp_pat
     async with decoders.prepare(gone) as speech:
         with pytest.raises(JobError):
             await anext(speech.windows)
+
+
+async def test_an_error_that_is_no_disks_is_the_recordings(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that was taken over may answer with any; none may end the daemon."""
+    for statement in (
+        "raise OSError(5, 'x')",
+        "raise TypeError",
+        "raise OSError(2, 'x')",
+        "raise ExceptionGroup('x', [OSError()])",
+    ):
+        call = slot_of(decoders)._call
+        monkeypatch.setattr(
+            slot_of(decoders), "next_piece", lambda *_, raises=statement, call=call: call(-1, 10.0, exec, raises)
+        )
+        generation = slot_of(decoders).child.generation
+        assert await refused(decoders, bundled("en-01.flac").path) is ErrorClass.DECODER_CRASH
+        assert slot_of(decoders).child.generation == generation + 2
+        monkeypatch.undo()
+    assert len((await windows_of(decoders, audio(bundled("en-01.flac").path)))[0]) == 1
 
 
 async def test_no_process_remains(pcm_dir: Path) -> None:

@@ -239,6 +239,20 @@ def test_a_file_that_we_may_not_read_is_no_fault_of_the_recording(tmp_path: Path
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+@pytest.mark.parametrize("name", ["cut.mka", "cut.webm"])
+def test_a_header_that_is_cut_anywhere_is_the_recordings_fault(tmp_path: Path, name: str) -> None:
+    """FFmpeg calls that an input/output error, as it calls those of a disk."""
+    whole = encode_as(silence(0.1), tmp_path / name, "libopus", 48_000, "mono").read_bytes()
+    assert len(whole) < 2000
+    path = tmp_path / "sound"
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        try:
+            heard(path)
+        except JobError as error:
+            assert error.error_class in (ErrorClass.NOT_AUDIO, ErrorClass.NO_AUDIO, ErrorClass.BAD_PARAMS)  # noqa: PT017
+
+
 def test_a_recording_may_be_as_long_as_allowed_and_no_longer(tmp_path: Path) -> None:
     path = encode(silence(10), tmp_path / "ten.wav")
     assert heard(path, max_seconds=10)[0] == 10 * SAMPLE_RATE

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
-from v2td import failpoints, metrics
-from v2td.child import Child, ChildDied
+from v2td import failpoints
+from v2td.child import ChildDied
 from v2td.config import SpeechSettings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
 from v2td.jail import Jail, means
-from v2td.jobs import SAMPLE_RATE, Audio, Channels, Span, Window
+from v2td.jobs import SAMPLE_RATE, Audio, Channels, Window
 from v2td.logs import get_logger
-from v2td.scratch import NO_ROOM, Remover, can_never_fit, scratch_folder
-from v2td.speech import decode_worker
+from v2td.scratch import Remover, can_never_fit, scratch_folder
 from v2td.speech.decode_worker import DecodeRequest, Limits, Piece
+from v2td.speech.decoder_slot import ChildReplaced, DecoderSlot, disk_error
 from v2td.speech.demux import Accepted
 from v2td.speech.speech import BYTES_PER_SAMPLE, Speech
 from v2td.speech.vad import VadSettings
 from v2td.speech.windows import ChannelPacker
 
-T = TypeVar("T")
 log = get_logger(__name__)
 
 CRASHES_FORGIVEN = 1  # a child may have died of something else; the second time it was this recording
-NICE = 5  # decoders run ahead of the engine; they must not take its cores from it
-ANY_GENERATION = -1
 PCM_PREFIX = "v2td-pcm-"
-ANSWERS = (Piece, Span, JobError, ErrorClass, ServiceError, NoRoomError, failpoints.FailpointError)
 BLOCK_BYTES = 512  # what st_blocks counts
 SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the model `base`
 
@@ -41,56 +36,6 @@ SLOTS_PER_DECODER = 4  # a decoder is some thirty times as fast as a slot of the
 def decoder_count(settings: SpeechSettings, slots: int) -> int:
     """Return how many decoder children feed so many slots."""
     return settings.decoders or max(1, slots // SLOTS_PER_DECODER)
-
-
-class _ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another recording killed the child)
-    """The child that had this recording open is gone, through no fault of this recording."""
-
-
-class _Slot:
-    """One decoder child, which answers one call at a time, in order of arrival."""
-
-    def __init__(self, name: str, limits: Limits, confine: Callable[[], None] | None) -> None:
-        self.child = Child(name, decode_worker.setup, (limits,), nice=NICE, confine=confine, answers=ANSWERS)
-        self.open = 0  # recordings, for choosing the least loaded
-        self._abandoned: list[int] = []
-        self._lock = asyncio.Lock()
-
-    async def open_recording(self, token: int, request: DecodeRequest, deadline: float) -> tuple[int, int]:
-        """Return the number of channels, and the generation of the child that has it open now."""
-        abandoned, self._abandoned = tuple(self._abandoned), []
-        channels = await self._call(ANY_GENERATION, deadline, decode_worker.open_recording, token, request, abandoned)
-        return channels, self.child.generation
-
-    async def next_piece(self, token: int, generation: int, deadline: float) -> Piece:
-        return await self._call(generation, deadline, decode_worker.next_piece, token)
-
-    def abandon(self, token: int) -> None:
-        """Have the child forget a recording when it is spoken to next."""
-        self._abandoned.append(token)
-
-    async def _call(self, generation: int, deadline: float, function: Callable[..., T], *args: Any) -> T:
-        async with self._lock:
-            if generation not in (ANY_GENERATION, self.child.generation):
-                raise _ChildReplaced
-            if self.child.pid is None:  # whose recording killed it was cancelled while it was brought up again
-                await self.child.revive()
-            try:
-                answer = await self.child.call(function, *args, deadline_seconds=deadline)
-                if not isinstance(answer, Piece) or answer.plausible:
-                    return answer
-                self.child.kill()
-                raise ChildDied("died")
-            except ChildDied as death:
-                metrics.DECODER_RESTARTS.labels(death.reason).inc()
-                log.warning("decoder restarted", decoder=self.child.name, reason=death.reason)
-                await self.child.revive()
-                raise
-            except PermissionError:  # a folder that was mounted again: a child that enters now may read it
-                await self.child.revive()
-                raise
-            except OSError as error:  # the file system, not the recording
-                raise _disk_error(error) from error
 
 
 class Decoders:
@@ -105,7 +50,7 @@ class Decoders:
         self._settings = settings
         self._count = count
         self._readable = tuple(readable)
-        self._slots: list[_Slot] = []
+        self._slots: list[DecoderSlot] = []
         self._tokens = itertools.count()
         self._remover = Remover()
         self._stack = AsyncExitStack()
@@ -118,7 +63,8 @@ class Decoders:
                 raise ServiceError("make a folder for PCM", str(error), "set speech.pcm_dir to a tmpfs") from error
             confine = self._jail()
             self._slots = [
-                _Slot(f"decoder {number}", _limits(self._settings), confine) for number in range(self._count)
+                DecoderSlot(f"decoder {number}", _limits(self._settings), confine, self._folder)
+                for number in range(self._count)
             ]
             for slot in self._slots:
                 stack.push_async_callback(slot.child.close)
@@ -159,7 +105,7 @@ class Decoders:
         try:
             speech.pcm.touch(mode=0o600)  # not in the child, which may come to it after we have left
         except OSError as error:
-            raise _disk_error(error) from error
+            raise disk_error(error) from error
         try:
             async with aclosing(self._windows(audio, speech, channels, on_death)) as windows:
                 # How many channels there are is known when the recording has been opened for its first window.
@@ -184,7 +130,7 @@ class Decoders:
                             speech.hand_out(window)
                             yield window
                 finished = True
-            except _ChildReplaced:
+            except ChildReplaced:
                 continue
             except NoRoomError:
                 if can_never_fit(self._folder, speech.pcm.stat().st_blocks * BLOCK_BYTES):
@@ -274,15 +220,6 @@ def _limits(settings: SpeechSettings) -> Limits:
         files=settings.decoder_files,
         file_bytes=int(settings.max_audio_seconds * SAMPLE_RATE) * BYTES_PER_SAMPLE * settings.max_channels,
     )
-
-
-def _disk_error(error: OSError) -> ServiceError:
-    """Return what an error of the disk or tmpfs below speech.pcm_dir means to us; it is no recording's fault."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return NoRoomError("decode", str(error), "raise speech.decoder_files")
-    if error.errno in NO_ROOM:
-        return NoRoomError("decode", str(error), "make speech.pcm_dir larger, or pipeline.max_prepared smaller")
-    return ServiceError("decode", str(error), "see speech.pcm_dir")
 
 
 async def _chain(first: Window | None, rest: AsyncIterator[Window]) -> AsyncGenerator[Window, None]:

@@ -6,7 +6,6 @@ Damage is never silent: packets that do not decode are counted, holes in the tim
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -49,8 +48,6 @@ TS_PACKET_BYTES = (188, 192, 204)  # plain, with a time (M2TS), with error corre
 OGG_PAGE_BYTES = 65_307  # the longest page
 HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are rounding
 MAX_HOLE_SECONDS = 600.0  # larger ones are a new clock, not a hole
-# Why a file that was downloaded, or read by the daemon, cannot be opened here, with no fault of its own.
-OURS = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +217,7 @@ class PcmReader:
 
 
 def _open(path: Path) -> av.container.InputContainer:
+    _touch(path)
     options = {"format_whitelist": FORMATS, "codec_whitelist": CODECS, "protocol_whitelist": "file"}
     try:
         return av.open(str(path), options=options, metadata_errors="ignore")
@@ -234,8 +232,18 @@ def _open(path: Path) -> av.container.InputContainer:
     except MemoryError:
         raise
     except av.error.FFmpegError as error:
-        if error.errno in OURS:
-            raise OSError(error.errno, error.strerror) from None
+        raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
+
+
+def _touch(path: Path) -> None:
+    """Raise the OSError of a file that we cannot read; any that FFmpeg answers afterwards is the recording's fault.
+
+    Matroska cut within its header is EIO, for one.
+    """
+    try:
+        with path.open("rb") as file:
+            file.read(MANIFEST_BYTES)
+    except FileNotFoundError as error:
         raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
 
 
