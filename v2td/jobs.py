@@ -249,8 +249,11 @@ class Failure:
     audio_url: str | None = None
     replay: Replay | None = None
     retried_later: bool = False  # its record waits in kafka.retry_topic: not a dead letter yet
+    whole_in: Coordinates | None = None  # of the failure that keeps their record's value; never of a replay's
 
     def __post_init__(self) -> None:
+        if self.replay is not None:  # it comes without the record's other failures
+            object.__setattr__(self, "whole_in", None)
         object.__setattr__(self, "reason", _line(self.reason))
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import secrets
 from dataclasses import replace
 from functools import partial
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from tests.conftest import MakeTopic
 from tests.intake.conftest import MakeSettings, everything_in
 from v2td import metrics
-from v2td.config import KafkaSettings
+from v2td.config import KafkaSettings, MessageSettings
 from v2td.errors import ErrorClass, ServiceError
 from v2td.intake import DeadLetters, admin_client, dead_letters, ensure_topic
 from v2td.intake.connection import CREATE
 from v2td.intake.dead_letters import MAX_KEPT_BYTES, letter_headers
 from v2td.jobs import MAX_REASON, Coordinates, Failure, Headers, SourceRecord
+from v2td.messages import jobs_of
 
 AT = Coordinates("cluster", "jobs", 2, 41, 1_700_000_000_000, record_index=1)
 MEGABYTE = 1_000_000
@@ -96,6 +98,32 @@ async def test_what_is_too_large_goes_without_its_value(
     assert dict(truncated.headers)["v2td-truncated"] == b"1"
     assert dict(truncated.headers)["trace"] == b"1"
     assert dict(truncated.headers)["v2td-id"] == str(AT.row_id()).encode()
+
+
+async def test_a_thousand_failures_of_a_record_are_few_bytes_of_letters(settings_for: MakeSettings) -> None:
+    settings = settings_for()
+    value = json.dumps({"Records": [{}] * 1000, "padding": "x" * 200_000}).encode()
+    record = SourceRecord(secrets.token_bytes(2000), value, (("trace", b"1"), ("long", secrets.token_bytes(2000))))
+    failures = jobs_of(record, replace(AT, record_index=0), settings=MessageSettings(), model="demo")
+    async with DeadLetters(settings) as letters, asyncio.TaskGroup() as group:
+        for each in failures:
+            assert isinstance(each, Failure)
+            group.create_task(letters.send(each))
+    found = {
+        int(dict(letter.headers)["v2td-record-index"]): letter
+        for letter in await everything_in(settings, settings.dead_letter_topic)
+    }
+    assert len(found) == 1000
+    first = found.pop(0)
+    assert (first.key, first.value, first.headers[:2]) == (record.key, value, record.headers)
+    for letter in found.values():
+        named = dict(letter.headers)
+        assert not letter.value
+        assert letter.key == named["v2td-id"]
+        assert (named["v2td-truncated"], named["v2td-offset"], named["trace"]) == (b"1", b"41", b"1")
+        assert named["v2td-whole-record"] == dict(first.headers)["v2td-id"]
+        assert "long" not in named
+        assert sum(len(name) + len(text) for name, text in letter.headers) < 2000
 
 
 async def test_what_is_refused_even_without_its_value_hangs_nothing(settings_for: MakeSettings) -> None:

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.messages.examples import AWS_TEST_EVENT, COORDINATES, MINIO_EVENT, URL, cloud_event, read, read_failure
+from tests.messages.examples import (
+    AWS_TEST_EVENT,
+    COORDINATES,
+    MINIO_EVENT,
+    URL,
+    aws_entry,
+    cloud_event,
+    read,
+    read_failure,
+)
 from v2td.errors import ErrorClass
-from v2td.jobs import Failure, Job
+from v2td.jobs import Failure, Job, Replay
+from v2td.messages.record import LARGE_RECORD
 
 PRESIGNED = "https://user:secret@example.com/a.wav?X-Amz-Signature=secret"
 
@@ -29,6 +40,22 @@ def test_a_failure_keeps_nothing_that_postgres_cannot() -> None:
 def test_a_bad_value_for_one_key_does_not_hide_the_other() -> None:
     assert read_failure({"id": "a"}).job_id == "a"
     assert read_failure({"audio_url": URL, "id": 5}).audio_url == URL
+
+
+def test_the_first_failure_of_a_large_record_keeps_its_value_for_all() -> None:
+    entries = [aws_entry("a.wav"), {}, aws_entry("b.wav"), {}, {}]
+    job, first, other_job, *further = read({"Records": entries, "padding": "x" * LARGE_RECORD})
+    assert isinstance(job, Job)
+    assert isinstance(other_job, Job)
+    assert isinstance(first, Failure)
+    assert first.whole_in is None
+    assert [each.whole_in for each in further if isinstance(each, Failure)] == [first.coordinates] * 2
+    replayed = [replace(each, replay=Replay(COORDINATES)) for each in further if isinstance(each, Failure)]
+    assert [each.whole_in for each in replayed] == [None, None], "a replay may be of a record whose first is long gone"
+
+
+def test_each_failure_of_a_small_record_keeps_its_value() -> None:
+    assert [each.whole_in for each in read({"Records": [{}] * 100}) if isinstance(each, Failure)] == [None] * 100
 
 
 _anything = st.recursive(

@@ -57,7 +57,9 @@ async def fail(settings: Settings, store: Database) -> AsyncIterator[Fail]:
     writer = Writer(store, settings.database, unwritable)
     async with DeadLetters(settings.kafka) as letters, asyncio.TaskGroup() as group:
 
-        async def leave(record: SourceRecord, *, letter: bool = True, **at: Any) -> Failure:
+        async def leave(
+            record: SourceRecord, *, letter: bool = True, whole_in: Coordinates | None = None, **at: Any
+        ) -> Failure:
             where: dict[str, Any] = {
                 "cluster_id": cluster,
                 "topic": settings.kafka.topics[0],
@@ -65,7 +67,7 @@ async def fail(settings: Settings, store: Database) -> AsyncIterator[Fail]:
                 "offset": 1,
             } | at
             where.setdefault("timestamp_ms", 1_780_000_000_123)
-            failure = Failure(Coordinates(**where), ErrorClass.TIMEOUT, "too slow", 3, record)
+            failure = Failure(Coordinates(**where), ErrorClass.TIMEOUT, "too slow", 3, record, whole_in=whole_in)
             if letter:
                 await letters.send(failure)
             written = await writer.write(failure)
@@ -212,6 +214,18 @@ async def test_a_record_that_is_nowhere_whole_is_refused(settings: Settings, sto
     assert settings.kafka.dead_letter_topic in done[row_id(lost)].told
     assert len(await sent(settings)) == 1
     assert [await state(store, each) for each in (truncated, lost, other)] == [None, None, None]
+
+
+async def test_of_the_failures_of_a_large_record_the_first_is_sent_and_the_others_are_refused(
+    settings: Settings, fail: Fail
+) -> None:
+    record = SourceRecord(None, LONG, ())
+    first = await fail(record)
+    other = await fail(record, record_index=1, whole_in=first.coordinates)
+    done = await replay(settings, row_id(first), row_id(other))
+    assert (done[row_id(first)].result, done[row_id(other)].result) == (Result.SENT, Result.REFUSED)
+    assert "there is no record to send" in done[row_id(other)].told
+    assert [message.value for message in await sent(settings)] == [LONG]
 
 
 async def test_letters_of_others_are_passed_over(settings: Settings, services: Services, fail: Fail) -> None:

@@ -12,6 +12,7 @@ from v2td.jobs import SourceRecord, Word
 from v2td.store import StoredFailure, StoredSegment, StoredTranscription
 from v2td.store.rows import (
     MAX_PAYLOAD_BYTES,
+    MAX_SHARED_BYTES,
     FailureRow,
     SegmentRow,
     TranscriptionRow,
@@ -58,6 +59,13 @@ def test_the_record_is_bounded() -> None:
     row = failure_row(failure(1, record=SourceRecord(big, big, (("a", b"1"), ("b", big), ("c", b"2")))))
     assert row.record_key == row.payload == big[:-1]
     assert row.headers == [["a", "1"], ["v2td-truncated", ""]]
+
+
+def test_the_row_of_a_record_that_another_failure_keeps_is_small() -> None:
+    record = SourceRecord(b"k" * 9000, b"v" * 9000, (("a", b"1"), ("b", b"x" * 9000)))
+    row = failure_row(failure(1, record=record, whole_in=coordinates(1), coordinates=coordinates(1, record_index=7)))
+    assert (row.record_key, row.payload) == (b"k" * MAX_SHARED_BYTES, None)
+    assert row.headers == [["a", "1"], ["v2td-truncated", ""], ["v2td-whole-record", str(coordinates(1).row_id())]]
 
 
 def test_a_transcript_is_one_row_and_one_for_each_segment() -> None:

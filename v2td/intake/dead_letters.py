@@ -31,13 +31,14 @@ from v2td.errors import ServiceError
 from v2td.intake.connection import CREATE, client_options, ensure_topic
 from v2td.jobs import Failure, Headers, SourceRecord
 from v2td.logs import get_logger
-from v2td.messages.headers import NOT_BEFORE, REPLAY_HEADERS, REPLAY_OF, RETRY_ROUND, without
+from v2td.messages.headers import NOT_BEFORE, REPLAY_HEADERS, REPLAY_OF, RETRY_ROUND, WHOLE_RECORD, without
 from v2td.retry import Backoff
 
 log = get_logger(__name__)
 
 TRUNCATED = "v2td-truncated"
 MAX_KEPT_BYTES = 16_384  # of the original's key and of its headers, in a truncated letter
+MAX_SHARED_BYTES = 1024  # of them where another letter has them whole
 BACKOFF = Backoff(initial=0.5, maximum=10)
 REFUSED_SECONDS = 10.0  # how long a record is tried that the brokers refuse for good, as far as they can tell
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
@@ -76,18 +77,21 @@ class DeadLetters:
         """Return once the brokers have the letter, however long they are away.
 
         Its key is the record's, or the row id where that has none, since a compacted topic takes nothing without a key.
-        A letter that is too large goes without value, oversize key and headers; one that is refused even then, or for
-        another reason and for REFUSED_SECONDS, is logged and given up, since the failure row keeps it. ServiceError
-        when the topic may not be written.
+        A letter that is too large, or whose record another one has, goes without value, oversize key and headers; one
+        that is refused even then, or for another reason and for REFUSED_SECONDS, is logged and given up, since the
+        failure row keeps it. ServiceError when the topic may not be written.
         """
         topic, row_id = self._settings.dead_letter_topic, str(failure.coordinates.row_id())
         key, value = failure.record.key, failure.record.value
         if key is None:
             key, value = row_id.encode(), value or b""  # without a value it would delete itself in such a topic
-        headers = letter_headers(failure, truncated=False)
+        truncated = failure.whole_in is not None
         try:
-            if truncated := not await self._acknowledged(topic, SourceRecord(key, value, headers)):
-                key = key if len(key) <= MAX_KEPT_BYTES else row_id.encode()
+            if not truncated:
+                headers = letter_headers(failure, truncated=False)
+                truncated = not await self._acknowledged(topic, SourceRecord(key, value, headers))
+            if truncated:
+                key = key if len(key) <= _room(failure) else row_id.encode()
                 headers = letter_headers(failure, truncated=True)
                 if not await self._acknowledged(topic, SourceRecord(key, b"", headers)):
                     raise MessageSizeTooLargeError
@@ -170,11 +174,14 @@ def letter_headers(failure: Failure, *, truncated: bool) -> Headers:
     }
     if truncated:
         ours[TRUNCATED] = "1"
+    if failure.whole_in is not None:
+        ours[WHOLE_RECORD] = str(failure.whole_in.row_id())
+    taken = {*ours, TRUNCATED, WHOLE_RECORD}
     kept: list[tuple[str, bytes]] = []
-    room = MAX_KEPT_BYTES
+    room = _room(failure)
     for name, value in failure.record.headers:
         room -= len(name) + len(value)
-        if name not in ours and name != TRUNCATED and not (truncated and room < 0):
+        if name not in taken and not (truncated and room < 0):
             kept.append((name, value))
     return (*kept, *((name, text.encode()) for name, text in ours.items()))
 
@@ -187,3 +194,7 @@ def retry_headers(failure: Failure, round_number: int, not_before_ms: int) -> He
         RETRY_ROUND: str(round_number),
     }
     return (*without(failure.record.headers, REPLAY_HEADERS), *((name, text.encode()) for name, text in ours.items()))
+
+
+def _room(failure: Failure) -> int:
+    return MAX_KEPT_BYTES if failure.whole_in is None else MAX_SHARED_BYTES

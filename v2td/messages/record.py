@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from v2td.messages.storable import is_storable
 from v2td.messages.strict_json import parse
 from v2td.messages.urls import without_secrets
 
+LARGE_RECORD = 4096  # bytes of key, value and headers; what is larger is kept once, however many failures it is
+
 
 def jobs_of(
     record: SourceRecord, coordinates: Coordinates, *, settings: MessageSettings, model: str
@@ -23,16 +25,34 @@ def jobs_of(
 
     `coordinates` are the record's; each element carries its own record_index. `model` is the name of the
     engine's model. An expired job is a job here. Never raises, whatever the record holds: what is bad is a
-    Failure, and does not spoil its neighbours. Empty when a notification tells of no new object.
+    Failure, and does not spoil its neighbours. Of several failures of a large record the first is to keep its value:
+    the others' `whole_in` names it. Empty when a notification tells of no new object.
     """
     try:
         entries, fields_of = _entries(record.value, settings)
     except JobError as error:
         return (_failure(error, coordinates, record, {}),)
-    return tuple(
+    outcomes = (
         _job_or_failure(entry, fields_of, _numbered(coordinates, index), record, settings=settings, model=model)
         for index, entry in entries
     )
+    return tuple(_kept_once(outcomes) if _size(record) > LARGE_RECORD else outcomes)
+
+
+def _kept_once(outcomes: Iterable[Job | Failure]) -> Iterator[Job | Failure]:
+    """A thousand failures, each with a letter and a row, would make a thousand copies of their record."""
+    first: Coordinates | None = None
+    for each in outcomes:
+        if isinstance(each, Job):
+            yield each
+        else:
+            yield replace(each, whole_in=first)
+            first = first or each.coordinates
+
+
+def _size(record: SourceRecord) -> int:
+    headers = sum(len(name) + len(value) for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
 
 
 def _numbered(coordinates: Coordinates, index: int) -> Coordinates:

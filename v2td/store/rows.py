@@ -13,12 +13,14 @@ from uuid import UUID
 
 from v2td.jobs import Coordinates, Failure, Headers, Outcome, Replay, Segment, Transcript, options_sha256
 from v2td.messages import without_secrets
+from v2td.messages.headers import WHOLE_RECORD
 from v2td.store.sanitise import clean_text
 
 REQUESTED = "requested"  # replay_state of a failure that is to be done again
 DROPPED = "dropped"  # and of one that a person gave up
 CUT = "v2td-truncated"  # stands for the headers that found no room, with an empty value
 MAX_PAYLOAD_BYTES = 65_536  # of a record's value; of its key and of all its headers too
+MAX_SHARED_BYTES = 1024  # of key and headers where another failure of the record has them
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _options_sha256 = lru_cache(maxsize=1024)(options_sha256)  # the same for most jobs
@@ -199,9 +201,14 @@ def segment_rows(transcript: Transcript) -> list[SegmentRow]:
 
 
 def failure_row(failure: Failure) -> FailureRow:
-    """Return the row of a failure, safe for Postgres and bounded."""
+    """Return the row of a failure, safe for Postgres and bounded.
+
+    Where another failure keeps the record, the row has no payload, and WHOLE_RECORD among its headers names that one.
+    """
     at = failure.coordinates
-    record = failure.record
+    record, shared = failure.record, failure.whole_in
+    room = MAX_PAYLOAD_BYTES if shared is None else MAX_SHARED_BYTES
+    headers = encode_headers(record.headers, room)
     return FailureRow(
         id=at.row_id(),
         job_id=_clean(failure.job_id),
@@ -216,9 +223,9 @@ def failure_row(failure: Failure) -> FailureRow:
         error_class=failure.error_class.value,
         reason=clean_text(failure.reason),
         attempts=failure.attempts,
-        record_key=None if record.key is None else record.key[:MAX_PAYLOAD_BYTES],
-        payload=None if record.value is None else record.value[:MAX_PAYLOAD_BYTES],
-        headers=encode_headers(record.headers),
+        record_key=None if record.key is None else record.key[:room],
+        payload=None if record.value is None or shared is not None else record.value[:room],
+        headers=headers if shared is None else [*headers, [WHOLE_RECORD, str(shared.row_id())]],
         replay_state=REQUESTED if failure.retried_later else None,
     )
 
@@ -248,16 +255,16 @@ def record_time(timestamp_ms: int) -> datetime | None:
     return _EPOCH + timedelta(milliseconds=timestamp_ms)
 
 
-def encode_headers(headers: Headers) -> list[list[Any]]:
+def encode_headers(headers: Headers, room: int = MAX_PAYLOAD_BYTES) -> list[list[Any]]:
     """Return headers as JSON: [name, "text"], or [name, {"base64": "…"}] where the value is no clean UTF-8.
 
-    Headers beyond MAX_PAYLOAD_BYTES in all are left out, and CUT says so.
+    Headers beyond `room` bytes in all are left out, and CUT says so.
     """
     encoded: list[list[Any]] = []
     size = 0
     for name, value in headers:
         size += len(name) + len(value)
-        if size > MAX_PAYLOAD_BYTES:
+        if size > room:
             encoded.append([CUT, ""])
             break
         encoded.append([name, _header_value(value)])
