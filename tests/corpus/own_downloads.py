@@ -28,9 +28,11 @@ def cases(place: Place) -> Iterator[Case]:
 
 def _heads(place: Place, sound: bytes) -> Iterator[Case]:
     put = place.web.put
-    yield Case("own: 100 Continue for ever", "T *", job(put("c100", repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n"))))
-    hints = repeating(b"", b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", pause=0.01)
-    yield Case("own: 103 Early Hints for ever", "T *", job(put("c103", hints)))
+    # As fast as they are taken: a pause would hide that reading them can hold the event loop.
+    proceed = repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000)
+    yield Case("own: 100 Continue for ever", HTTP_ERROR, job(put("c100", proceed)))
+    hints = repeating(b"", b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" * 2000)
+    yield Case("own: 103 Early Hints for ever", HTTP_ERROR, job(put("c103", hints)))
     yield Case(
         "own: 101 Switching Protocols", "P * | T *", job(put("c101", b"HTTP/1.1 101 X\r\nupgrade: x\r\n\r\n" + sound))
     )
@@ -70,10 +72,12 @@ def _bodies(place: Place, sound: bytes) -> Iterator[Case]:
     yield Case("own: a negative chunk", f"{HTTP_ERROR} | T http_error", job(put("minus", chunked + b"-5\r\nhello\r\n")))
     extension = chunked + b"5;" + b"x" * 1_000_000
     yield Case("own: a chunk extension of 1 MB", f"{HTTP_ERROR} | T http_error", job(put("extension", extension)))
+    extensions = repeating(chunked + b"1;", b"x" * 65536)
+    yield Case("own: a chunk extension without end", "P too_large | P http_error", job(put("extensions", extensions)))
     one_by_one = chunked + b"".join(b"1\r\n%c\r\n" % byte for byte in sound[:100_000]) + b"0\r\n\r\n"
     yield Case("own: chunks of one byte", "OK* | P not_audio", job(put("bytes", one_by_one)))
-    trailers = repeating(chunked + whole, b"x: y\r\n", pause=0.01)
-    yield Case("own: trailers for ever", "OK | T * | P http_error", job(put("trailers", trailers)))
+    trailers = repeating(chunked + whole, b"x: y\r\n" * 2000)
+    yield Case("own: trailers for ever", "OK | T * | P http_error | P too_large", job(put("trailers", trailers)))
     yield Case("own: more than was said", f"OK | {HTTP_ERROR}", job(put("more", answer(body=sound) + b"x" * 100_000)))
     both = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n" + whole + b"\r\n"
     yield Case("own: two ways to tell the length", f"OK | {HTTP_ERROR} | T http_error", job(put("both", both)))

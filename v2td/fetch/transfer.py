@@ -19,6 +19,7 @@ from v2td.errors import ErrorClass, JobError, TransientJobError
 from v2td.fetch import answers
 from v2td.fetch.guard import ForbiddenAddressError, SocketFactory
 from v2td.fetch.hosts import PUBLIC, Access
+from v2td.fetch.protocol import BoundedConnector
 from v2td.fetch.spool import Incoming, Spool
 from v2td.fetch.urls import origin, parse_http
 from v2td.jobs import Audio
@@ -37,7 +38,9 @@ async def open_session(
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """Open a session that takes nothing from the environment, keeps no cookie and unpacks nothing."""
-    connector = aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=sockets, resolver=resolver)
+    connector = BoundedConnector(
+        max_head_bytes=8 * settings.max_header_bytes, limit=0, ssl=tls, socket_factory=sockets, resolver=resolver
+    )
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -131,7 +134,7 @@ class Transfer:
     async def _start_of(self, response: aiohttp.ClientResponse) -> bytes:
         """Return what comes of an error's body in the time of one read: the status counts without it."""
         body = b""
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, JobError):
             async with asyncio.timeout(self._settings.read_seconds):
                 async for chunk in response.content.iter_chunked(answers.BODY_BYTES):
                     body += chunk
