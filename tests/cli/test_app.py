@@ -71,8 +71,36 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], told: str) -> None:
 def test_set_overrides_all_else() -> None:
     result = CliRunner().invoke(
         app,
-        ["db", "version", "--set", "database.dsn=postgresql://u:hunter2@127.0.0.1:1/x"],
+        ["db", "version", "--set", "database.dsn=postgresql://u@127.0.0.1:1/x"],
         env={"V2TD_CONFIG": "/dev/null", "V2TD_DATABASE__DSN": "mysql://refused"},
+    )
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: connect to Postgres")
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("database.dsn=postgresql://u:hunter2@127.0.0.1:1/x", "database.dsn"),
+        ("database.dsn=postgresql://127.0.0.1:1/x?user=u&password=hunter2", "database.dsn"),
+        ("kafka.sasl_password=hunter2", "kafka.sasl_password"),
+        ('fetch.hosts=[{pattern="a.example", bearer_token="hunter2"}]', "fetch.hosts[0].bearer_token"),
+        ('fetch.hosts=[{pattern="a.example", headers={x="hunter2"}}]', "fetch.hosts[0].headers.x"),
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused(override: str, key: str) -> None:
+    result = CliRunner().invoke(app, ["db", "version", "--set", override], env={"V2TD_CONFIG": "/dev/null"})
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {key} = **")
+    assert "all users can read a command line: write file:/its/path, env:NAME or credential:NAME" in result.stderr
+    assert "hunter2" not in result.output
+
+
+def test_set_may_say_where_a_secret_lies() -> None:
+    result = CliRunner().invoke(
+        app,
+        ["db", "version", "--set", "database.dsn=env:SOME_DSN", "--set", "database.read_dsn="],
+        env={"V2TD_CONFIG": "/dev/null", "SOME_DSN": "postgresql://u:hunter2@127.0.0.1:1/x"},
     )
     assert result.exit_code == 1
     assert result.stderr.startswith("error: connect to Postgres")

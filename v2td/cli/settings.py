@@ -24,7 +24,8 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="SECTION.KEY=VALUE",
-        help="A setting for this run, above all others (--set engine.model=demo); may be repeated.",
+        help="A setting for this run, above all others (--set engine.model=demo); may be repeated. Of secrets only "
+        "where they lie (file:, env: or credential:).",
         show_default=False,
     ),
 ]
@@ -33,12 +34,40 @@ Overrides = Annotated[
 def load(config: Path | None, overrides: list[str] | None, **flags: object) -> LoadedConfig:
     """Return the settings; `flags` are the command's own options that are settings (engine__model), None if not given.
 
-    Raises ConfigError.
+    Raises ConfigError, also for a secret on the command line.
     """
     from v2td import config as configuration
 
     given = {key.replace("__", "."): str(value) for key, value in flags.items() if value is not None}
-    return configuration.load(config, _parsed(overrides or []) | given)
+    given = _parsed(overrides or []) | given
+    _refuse_secrets(given)
+    return configuration.load(config, given)
+
+
+def _refuse_secrets(given: dict[str, str]) -> None:
+    """Raise InvalidConfigError for secrets themselves; what says where they lie passes, and a DSN without one."""
+    from v2td.config import InvalidConfigError
+    from v2td.config.definitions import DEFINITIONS
+    from v2td.config.layers import from_text
+    from v2td.config.problems import MASK
+    from v2td.config.secrets import holds_secret, is_reference, with_secrets
+    from v2td.errors import ConfigError
+
+    hint = (
+        "all users can read a command line: write file:/its/path, env:NAME or credential:NAME, which say where it lies"
+    )
+    problems = []
+
+    def look(key: str, text: str) -> str:
+        if text and not is_reference(text) and holds_secret(key, text):
+            problems.append(ConfigError(key, f"{MASK} (flag)", hint))
+        return text
+
+    for key, text in given.items():
+        if (definition := DEFINITIONS.get(key)) is not None:
+            with_secrets(definition, from_text(definition, text), look)
+    if problems:
+        raise InvalidConfigError(problems)
 
 
 def _parsed(overrides: list[str]) -> dict[str, str]:
