@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.fetch.conftest import MakeDownloader, Serve, answer
-from tests.fetch.fates import BODY, Spooled, failure, is_permanent
+from tests.fetch.fates import BODY, Spooled, failure, is_permanent, is_transient
 from v2td.errors import ErrorClass
+from v2td.fetch import transfer
 
 CHUNKED = answer(content_length="", transfer_encoding="chunked")
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
@@ -143,3 +144,29 @@ async def test_small_chunks_are_fine(chunk_bytes: int, serve: Serve, make_downlo
     server = await serve(CHUNKED + body + b"0\r\n\r\n")
     audio = await (await make_downloader()).fetch(server.url())
     assert audio.path.read_bytes() == BODY
+
+
+async def test_extensions_that_trickle_in_are_no_pace(
+    serve: Serve, make_downloader: MakeDownloader, spooled: Spooled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PACE_WINDOW_SECONDS", 0.3)
+
+    async def drip(_: Reader, writer: Writer) -> None:
+        writer.write(CHUNKED + b"1;")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    server = await serve(drip)
+    downloader = await make_downloader(total_seconds=3)
+    error = await failure(downloader, server.url())
+    assert is_transient(error, ErrorClass.TIMEOUT)
+    assert "min_bytes_per_second" in error.reason
+    assert not spooled()
+
+
+async def test_a_body_that_cannot_be_parsed_ends_at_once(serve: Serve, make_downloader: MakeDownloader) -> None:
+    server = await serve(Flood(CHUNKED + b"1\r\na\r\n0\r\nx: ", b"a"))
+    error = await failure(await make_downloader(total_seconds=3, min_bytes_per_second=0), server.url())
+    assert is_transient(error, ErrorClass.HTTP_ERROR)

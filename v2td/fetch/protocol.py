@@ -79,6 +79,9 @@ class BoundedHandler(ResponseHandler):
         error = self._abuse()
         if error is not None:
             self._refuse(error)
+        elif self.exception() is not None:
+            # aiohttp's parser gave up and tells only who waits for a head: who reads the body would wait for ever.
+            self._end_body(aiohttp.ClientPayloadError("not valid HTTP"))
 
     def _abuse(self) -> JobError | None:
         if self._interim_answers > MAX_INTERIM_ANSWERS:
@@ -100,7 +103,10 @@ class BoundedHandler(ResponseHandler):
         self._refused = True
         self.abort()
         self.set_exception(error)
-        if self._body is not None and not self._body.is_eof():
+        self._end_body(error)
+
+    def _end_body(self, error: Exception) -> None:
+        if self._body is not None and not self._body.is_eof() and self._body.exception() is None:
             self._body.set_exception(error)
 
 

@@ -124,12 +124,26 @@ class Transfer:
         self._check_size(response.content_length or 0)
         clock = asyncio.get_running_loop().time
         pace = answers.Pace(self._settings.min_bytes_per_second, PACE_WINDOW_SECONDS, clock())
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        while chunk := await self._read(response.content):
             self._check_size(incoming.size_bytes + len(chunk))
             incoming.write(chunk)
             if pace.is_too_slow(len(chunk), clock()):
-                reason = f"slower than fetch.min_bytes_per_second ({self._settings.min_bytes_per_second})"
-                raise TransientJobError(ErrorClass.TIMEOUT, reason)
+                raise self._too_slow()
+
+    async def _read(self, body: aiohttp.StreamReader) -> bytes:
+        """Return what came of a body, b"" at its end; chunk extensions that trickle in meanwhile are none of it."""
+        window_seconds = PACE_WINDOW_SECONDS if self._settings.min_bytes_per_second else None
+        try:
+            async with asyncio.timeout(window_seconds) as window:
+                return await body.read(CHUNK_BYTES)
+        except TimeoutError:
+            if window.expired():
+                raise self._too_slow() from None
+            raise
+
+    def _too_slow(self) -> TransientJobError:
+        reason = f"slower than fetch.min_bytes_per_second ({self._settings.min_bytes_per_second})"
+        return TransientJobError(ErrorClass.TIMEOUT, reason)
 
     async def _start_of(self, response: aiohttp.ClientResponse) -> bytes:
         """Return what comes of an error's body in the time of one read: the status counts without it."""
