@@ -98,3 +98,22 @@ time.sleep(60)
     async with Child("child", int, answers=KNOWN) as child:
         with pytest.raises(ChildDied, match="died"):
             await child.call(exec, header, {}, deadline_seconds=20)
+
+
+READ_ENVIRONMENT = "raise ValueError(open('/proc/self/environ', 'rb').read() + repr(__import__('os').environ).encode())"
+
+
+async def test_our_secrets_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("V2TD_KAFKA__SASL_PASSWORD", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "V2TD_TEST_X"):
+        monkeypatch.setenv(name, "canary")
+    monkeypatch.setenv("V2TD_FAILPOINTS", "decoder.piece=raise")
+    async with Child("child", int, answers=KNOWN) as child:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="V2TD_FAILPOINTS") as caught:
+                await child.call(exec, READ_ENVIRONMENT, deadline_seconds=5)
+            assert b"canary" not in caught.value.args[0]
+            await child.restart()
+    assert os.environ["DB_PASSWORD"] == "canary"
+    async with Child("trusted", int) as child:
+        with pytest.raises(ValueError, match="canary"):
+            await child.call(exec, READ_ENVIRONMENT, deadline_seconds=5)

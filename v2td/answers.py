@@ -1,21 +1,30 @@
 """What a child may answer with: a pickle runs what it names, so a child that strangers took over could take us over.
 
-The child's end of the pipe is not to be trusted, ours builds nothing but values, exceptions and known classes.
+The child's end of the pipe is not to be trusted, ours builds nothing but values, exceptions and known classes. Nor is
+the child: it inherits none of the secrets that lie in our environment.
 """
 
 from __future__ import annotations
 
+import _posixsubprocess
 import builtins
 import io
 import os
 import pickle
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import reduction
 from multiprocessing.connection import Connection, reduce_connection  # type: ignore[attr-defined]  # typeshed
 from typing import Any
 
 MAX_ANSWER_BYTES = 64_000_000
+# What Python, the libraries and the tests need of the environment.
+INHERITED = re.compile(
+    r"PATH|HOME|TZ|TMPDIR|LANG|LC_\w+|LD_\w+|PYTHON\w+|OMP_\w+|MKL_\w+|OPENBLAS_\w+|ORT_\w+|MALLOC_\w+|COVERAGE_\w+|"
+    r"V2TD_FAILPOINTS(_\w+)?"
+)
 # How an executor wraps what a call returned or raised.
 RESULT, REBUILT = ("concurrent.futures.process", "_ResultItem"), ("concurrent.futures.process", "_rebuild_exc")
 
@@ -30,6 +39,26 @@ def accept_only(executor: ProcessPoolExecutor, classes: Iterable[type]) -> None:
     answers.known = {RESULT, REBUILT} | {(each.__module__, each.__qualname__) for each in classes}
     results._reader.close()  # noqa: SLF001 (likewise)
     results._reader = answers  # noqa: SLF001 (likewise)
+
+
+@contextmanager
+def without_secrets() -> Iterator[None]:
+    """Start processes with what INHERITED names of our environment only; no other thread may start one meanwhile.
+
+    The change is made to what multiprocessing hands to exec: `os.environ` is not touched, which other threads read, and
+    what a process removes from its own stays in its memory and in /proc/self/environ.
+    """
+    kept = [os.fsencode(f"{name}={value}") for name, value in os.environ.items() if INHERITED.fullmatch(name)]
+    fork_exec = _posixsubprocess.fork_exec
+
+    def with_environment(args: Any, paths: Any, close: Any, keep: Any, folder: Any, _inherit: None, *rest: Any) -> int:
+        return fork_exec(args, paths, close, keep, folder, kept, *rest)
+
+    _posixsubprocess.fork_exec = with_environment  # type: ignore[assignment]  # passes the rest on as it comes
+    try:
+        yield
+    finally:
+        _posixsubprocess.fork_exec = fork_exec
 
 
 class _Answers(Connection):

@@ -23,7 +23,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import psutil
 
-from v2td.answers import accept_only
+from v2td.answers import accept_only, without_secrets
 from v2td.errors import JobError, ServiceError
 
 T = TypeVar("T")
@@ -92,7 +92,8 @@ class Child:
 
     `setup(*args)` runs in the child before the first call (a model is loaded there) and has `load_seconds`;
     `confine()` runs before that, when nothing is loaded yet. Where `answers` are given, the process is not trusted:
-    it died if it answers with anything but builtin values, builtin exceptions and these classes.
+    it inherits no secrets, and it died if it answers with anything but builtin values, builtin exceptions and these
+    classes.
     Not safe for concurrent calls: its owner awaits one before it makes the next. A call whose await is
     cancelled goes on in the child, so an owner that is cancelled must close or restart the child.
     """
@@ -145,7 +146,7 @@ class Child:
         deadline = asyncio.timeout(self._load_seconds)
         try:
             async with deadline:
-                with _no_main_module():
+                with _no_main_module(), contextlib.nullcontext() if self._answers is None else without_secrets():
                     first = executor.submit(os.getpid)  # which starts the process
                 pid = await self._answer(first)
                 self.set_up = await self._answer(executor.submit(self._setup, *self._args))

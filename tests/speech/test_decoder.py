@@ -23,7 +23,7 @@ from v2td.config import SpeechSettings
 from v2td.errors import ErrorClass, JobError, ServiceError
 from v2td.jail import breaches, means
 from v2td.jobs import SAMPLE_RATE, Audio, Span, Window
-from v2td.speech import Decoders, Speech
+from v2td.speech import Decoders, Speech, decode_worker
 from v2td.speech.decode_worker import Piece
 from v2td.speech.decoder_slot import DecoderSlot
 
@@ -299,23 +299,69 @@ async def test_a_recording_that_vanished_is_no_crash(decoders: Decoders, tmp_pat
             await anext(speech.windows)
 
 
-async def test_an_error_that_is_no_disks_is_the_recordings(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder that was taken over may answer with any; none may end the daemon."""
-    for statement in (
-        "raise OSError(5, 'x')",
-        "raise TypeError",
-        "raise OSError(2, 'x')",
-        "raise ExceptionGroup('x', [OSError()])",
-    ):
-        call = slot_of(decoders)._call
-        monkeypatch.setattr(
-            slot_of(decoders), "next_piece", lambda *_, raises=statement, call=call: call(-1, 10.0, exec, raises)
-        )
-        generation = slot_of(decoders).child.generation
-        assert await refused(decoders, bundled("en-01.flac").path) is ErrorClass.DECODER_CRASH
-        assert slot_of(decoders).child.generation == generation + 2
-        monkeypatch.undo()
+def answering(decoders: Decoders, monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any], *args: Any) -> None:
+    """Have the child answer the question for the next piece with what a function returns or raises there."""
+    monkeypatch.setattr("v2td.speech.decode_worker.next_piece", lambda _token: None)
+    call = slot_of(decoders).child.call
+
+    async def instead(asked: Callable[..., Any], *asked_args: Any, deadline_seconds: float) -> Any:
+        if asked is decode_worker.next_piece:
+            return await call(function, *args, deadline_seconds=deadline_seconds)
+        return await call(asked, *asked_args, deadline_seconds=deadline_seconds)
+
+    monkeypatch.setattr(slot_of(decoders).child, "call", instead)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "raise OSError(5, 'Input/output error')",
+        "raise OSError(2, 'No such file')",
+        "raise TypeError('x' * 20_000_000)",
+        "raise ExceptionGroup('x', [OSError(5, 'x')])",
+        "from v2td.errors import *; raise JobError('no class', 'x')",
+        "from v2td.errors import *; raise JobError(ErrorClass.POISON, 'not for a decoder to say')",
+        "from v2td.errors import *; raise JobError(ErrorClass.NOT_AUDIO, 7)",
+        "from v2td.errors import *; raise ServiceError('x', 'y')",
+        "from v2td.failpoints import *; raise FailpointError",
+        "pass",
+    ],
+)
+async def test_what_a_decoder_does_not_say_is_a_crash_of_this_recording(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """One that was taken over says what it likes: nothing may end the daemon."""
+    answering(decoders, monkeypatch, exec, statement)
+    generation = slot_of(decoders).child.generation
+    assert await refused(decoders, bundled("en-01.flac").path) is ErrorClass.DECODER_CRASH
+    assert slot_of(decoders).child.generation == generation + 2
+    monkeypatch.undo()
     assert len((await windows_of(decoders, audio(bundled("en-01.flac").path)))[0]) == 1
+
+
+async def test_an_error_of_the_disk_is_one_that_we_see_ourselves(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(decoders, monkeypatch, exec, "raise OSError(5, 'Input/output error')")
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", broken)
+    async with decoders.prepare(audio(bundled("en-01.flac").path)) as speech:
+        with pytest.raises(ServiceError, match="Input/output error"):
+            await anext(speech.windows)
+
+
+async def test_a_reason_is_short_and_printable(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "'\\x1b[31m\\0' + 'x' * 20_000_000"
+    answering(decoders, monkeypatch, exec, f"from v2td.errors import *; raise JobError(ErrorClass.NOT_AUDIO, {reason})")
+    async with decoders.prepare(audio(bundled("en-01.flac").path)) as speech:
+        with pytest.raises(JobError) as caught:
+            await anext(speech.windows)
+    assert caught.value.error_class is ErrorClass.NOT_AUDIO
+    assert len(caught.value.reason) == 500
+    assert caught.value.reason.isprintable()
 
 
 async def test_no_process_remains(pcm_dir: Path) -> None:
@@ -409,16 +455,33 @@ PIECE = Piece(((Span(1, 2),), ()), settled=3, samples=4, bad_packets=0, missing_
         {"bad_packets": 0.5},
         {"missing_seconds": float("nan")},
         {"missing_seconds": "0"},
-        {"spans": ((Span(2, 1),),)},
-        {"spans": ((Span(-1, 1),),)},
-        {"spans": ((Span(1, 5),),)},
-        {"spans": ((1, 2),)},
-        {"spans": ((Span(1.5, 2),),)},  # type: ignore[arg-type]  # that is the point
+        {"spans": ((Span(2, 1),), ())},
+        {"spans": ((Span(-1, 1),), ())},
+        {"spans": ((Span(1, 5),), ())},
+        {"spans": ((1, 2), ())},
+        {"spans": 5},
+        {"spans": (5, 6)},
+        {"spans": ([Span(1, 2)], ())},
+        {"spans": ((),)},
+        {"spans": ((Span(2, 3), Span(1, 2)), ())},
+        {"samples": 1 << 60},
+        {"last": None},
+        {"spans": ((Span(1.5, 2),), ())},  # type: ignore[arg-type]  # that is the point
     ],
 )
 def test_what_no_decoder_says_is_seen(change: dict[str, Any]) -> None:
-    assert PIECE.plausible
-    assert not replace(PIECE, **change).plausible
+    assert PIECE.plausible(2, None)
+    assert not replace(PIECE, **change).plausible(2, None)
+
+
+def test_a_decoder_goes_forward_until_it_ends() -> None:
+    before = replace(PIECE, last=False)
+    after = replace(PIECE, spans=((), ()), last=False)
+    assert not after.plausible(2, before)
+    assert replace(after, last=True).plausible(2, before)
+    assert replace(after, samples=5).plausible(2, before)
+    assert not replace(PIECE, samples=5).plausible(2, before)  # speech where there was none
+    assert not replace(after, samples=3, last=True).plausible(2, before)
 
 
 async def test_what_is_missing_is_told(decoders: Decoders, tmp_path: Path) -> None:

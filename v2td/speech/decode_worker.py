@@ -24,6 +24,8 @@ from v2td.jobs import SAMPLE_RATE, Span
 from v2td.speech.demux import Accepted, Pcm, PcmReader
 from v2td.speech.vad import VadSettings, find_speech
 
+TOO_MANY = 1 << 48  # samples, packets or seconds
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
@@ -55,22 +57,35 @@ class Piece:
     missing_seconds: float
     last: bool
 
-    @property
-    def plausible(self) -> bool:
-        """Whether it can be true; a decoder that a recording took over may say what it likes."""
+    def plausible(self, channels: int, before: Piece | None) -> bool:
+        """Whether it can be true, after the piece `before`; a decoder that a recording took over may say what it likes.
+
+        `channels`: how many are searched.
+        """
         numbers = (self.settled, self.samples, self.bad_packets)
-        if not all(type(each) is int and each >= 0 for each in numbers) or self.settled > self.samples:
+        if not all(type(each) is int and 0 <= each < TOO_MANY for each in numbers) or self.settled > self.samples:
             return False
-        if type(self.missing_seconds) not in (int, float) or not 0 <= self.missing_seconds < float("inf"):
+        if type(self.missing_seconds) not in (int, float) or not 0 <= self.missing_seconds < TOO_MANY:
             return False
-        spans = [span for channel in self.spans for span in channel]
-        return all(
-            type(span) is Span
-            and type(span.start) is int
-            and type(span.end) is int
-            and 0 <= span.start <= span.end <= self.samples
-            for span in spans
-        )
+        if (type(self.last), type(self.spans)) != (bool, tuple) or len(self.spans) != channels:
+            return False
+        settled, samples = (0, 0) if before is None else (before.settled, before.samples)
+        if self.settled < settled or self.samples < samples or (self.samples == samples and not self.last):
+            return False
+        return all(_in_order(spans, settled, self.samples) for spans in self.spans)
+
+
+def _in_order(spans: object, start: int, end: int) -> bool:
+    """Whether these are spans one behind the other from `start` to `end`."""
+    if type(spans) is not tuple:
+        return False
+    for span in spans:
+        if type(span) is not Span or type(span.start) is not int or type(span.end) is not int:
+            return False
+        if not start <= span.start <= span.end <= end:
+            return False
+        start = span.end
+    return True
 
 
 class _Channel:

@@ -168,16 +168,18 @@ class Decoders:
                 window=int(settings.window_seconds * SAMPLE_RATE),
                 pad=int(settings.pad_seconds * SAMPLE_RATE),
             )
-            last = False
-            while not last:
+            piece: Piece | None = None
+            while piece is None or not piece.last:
                 asked = time.monotonic()
-                piece = await slot.next_piece(token, generation, settings.deadline_seconds)
+                searched = speech.channels if split else 1
+                piece = await slot.next_piece(
+                    token, generation, settings.deadline_seconds, channels=searched, before=piece
+                )
                 speech.decode_seconds += time.monotonic() - asked
-                last = piece.last
                 speech.count(piece)
                 self._check_damage(piece)
                 windows = packer.feed(piece.spans)
-                if last:
+                if piece.last:
                     windows += packer.finish(piece.samples)
                 for number, window in enumerate(windows):
                     starts = [each.pieces[0].start for each in windows[number + 1 :]]

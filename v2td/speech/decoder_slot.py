@@ -16,7 +16,7 @@ from v2td.jobs import Span
 from v2td.logs import get_logger
 from v2td.scratch import NO_ROOM
 from v2td.speech import decode_worker
-from v2td.speech.decode_worker import DecodeRequest, Limits, Piece
+from v2td.speech.decode_worker import TOO_MANY, DecodeRequest, Limits, Piece
 
 T = TypeVar("T")
 log = get_logger(__name__)
@@ -26,6 +26,21 @@ ANY_GENERATION = -1
 ANSWERS = (Piece, Span, JobError, ErrorClass, failpoints.FailpointError)
 TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 PROBE = b"v2td"
+REFUSALS = frozenset(
+    {
+        ErrorClass.NOT_AUDIO,
+        ErrorClass.NO_AUDIO,
+        ErrorClass.FORMAT_FORBIDDEN,
+        ErrorClass.BAD_PARAMS,
+        ErrorClass.TOO_LONG,
+        ErrorClass.DECODER_CRASH,
+    }
+)
+MAX_REASON = 500  # characters
+
+
+class UnbelievableError(Exception):
+    """An answer that no decoder gives."""
 
 
 class ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another recording killed the child)
@@ -49,18 +64,36 @@ class DecoderSlot:
     async def open_recording(self, token: int, request: DecodeRequest, deadline: float) -> tuple[int, int]:
         """Return the number of channels, and the generation of the child that has it open now."""
         abandoned, self._abandoned = tuple(self._abandoned), []
-        channels = await self._call(ANY_GENERATION, deadline, decode_worker.open_recording, token, request, abandoned)
+        channels = await self._call(
+            ANY_GENERATION, deadline, _is_count, decode_worker.open_recording, token, request, abandoned
+        )
         return channels, self.child.generation
 
-    async def next_piece(self, token: int, generation: int, deadline: float) -> Piece:
-        """Return the next piece of a recording that the child of this generation has open, else ChildReplaced."""
-        return await self._call(generation, deadline, decode_worker.next_piece, token)
+    async def next_piece(
+        self, token: int, generation: int, deadline: float, *, channels: int, before: Piece | None
+    ) -> Piece:
+        """Return the piece behind `before` of a recording that the child of this generation has open.
+
+        ChildReplaced when it has not. `channels`: how many are searched.
+        """
+
+        def believable(answer: object) -> bool:
+            return type(answer) is Piece and answer.plausible(channels, before)
+
+        return await self._call(generation, deadline, believable, decode_worker.next_piece, token)
 
     def abandon(self, token: int) -> None:
         """Have the child forget a recording when it is spoken to next."""
         self._abandoned.append(token)
 
-    async def _call(self, generation: int, deadline: float, function: Callable[..., T], *args: Any) -> T:
+    async def _call(
+        self,
+        generation: int,
+        deadline: float,
+        believable: Callable[[object], bool],
+        function: Callable[..., T],
+        *args: Any,
+    ) -> T:
         async with self._lock:
             if generation not in (ANY_GENERATION, self.child.generation):
                 raise ChildReplaced
@@ -68,18 +101,18 @@ class DecoderSlot:
                 await self.child.revive()
             try:
                 answer = await self.child.call(function, *args, deadline_seconds=deadline)
-                if not isinstance(answer, Piece) or answer.plausible:
+                if believable(answer):
                     return answer
-                raise ValueError("a piece that cannot be")  # as what a decoder raises that works no more
+                raise UnbelievableError
             except ChildDied as death:
                 await self._replace(death)
-                raise
-            except JobError:
                 raise
             except PermissionError:  # a folder that was mounted again: a child that enters now may read it
                 await self.child.revive()
                 raise
             except Exception as error:
+                if isinstance(error, JobError) and (refusal := _refusal(error)) is not None:
+                    raise refusal from None
                 if isinstance(error, OSError) and (fault := self._disk_fault(error)) is not None:
                     raise fault from error
                 log.warning("decoder failed", decoder=self.child.name, error=type(error).__name__)
@@ -103,6 +136,21 @@ class DecoderSlot:
         except OSError as ours:
             return disk_error(ours)
         return None
+
+
+def _is_count(answer: object) -> bool:
+    return type(answer) is int and 1 <= answer < TOO_MANY
+
+
+def _refusal(error: JobError) -> JobError | None:
+    """Return why a recording is refused, in words that fit a row, a header and a log; None when no decoder says so."""
+    error_class, reason = getattr(error, "error_class", None), getattr(error, "reason", None)
+    if type(error_class) is not ErrorClass or error_class not in REFUSALS or type(reason) is not str:
+        return None
+    return JobError(
+        error_class,
+        "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in reason[:MAX_REASON]),
+    )
 
 
 def disk_error(error: OSError) -> ServiceError:
