@@ -237,7 +237,7 @@ async def test_text_that_postgres_cannot_hold_is_cleaned(writing: Writing, sql: 
     assert await sql.fetchval("SELECT text FROM transcriptions") == "abc"
     assert await sql.fetchval("SELECT text FROM transcript_segments") == "abc"
     assert await sql.fetchval("SELECT metadata FROM transcriptions") == {"k": ["v"]}
-    assert await sql.fetchval("SELECT reason FROM failures") == "why"
+    assert await sql.fetchval("SELECT reason FROM failures") == r"\x00why\ud8ff"
 
 
 async def test_metadata_comes_back_as_an_equal_json_value(writing: Writing, sql: Connection) -> None:
