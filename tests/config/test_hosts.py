@@ -108,3 +108,30 @@ def test_a_secret_that_others_can_read_is_refused(lines: str, tmp_path: Path) ->
     told = mistake(tmp_path, f"{PATTERN}\n{lines}", 0o644)
     assert "fetch.hosts[1]." in told
     assert "others can read this secret" in told
+
+
+HOST = "must be a host such as media.example.com, *.example.com or 10.20.0.1, without scheme, port and path"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "https://media/", "media:8080", "media/x", "*", "*.", "*media", "a.*.b", "*.10.20.0.1", "127.1", "0x7f000001",
+        "1.2.3.4.5", "10.20.0.0/16", "fe80::1%eth0", "[10.20.0.1]x", "m\u00fcnchen.example", "a..b", "-a.b", " a", ".",
+    ],
+)  # fmt: skip
+def test_a_pattern_that_fits_no_host_is_refused(pattern: str, tmp_path: Path) -> None:
+    told = mistake(tmp_path, f'pattern = "{pattern}"\nbearer_token = "hunter2"')
+    assert f"fetch.hosts[1].pattern = ********** (file): {HOST}" in told
+    for name in ("allowed_hosts", "denied_hosts"):
+        with pytest.raises(InvalidConfigError) as caught:
+            load_file(tmp_path, f'[fetch]\n{name} = ["good.example", "{pattern}"]')
+        assert caught.value.problems[0].field == f"fetch.{name}"
+        assert caught.value.problems[0].hint == f"entry 2 {HOST}"
+
+
+def test_patterns_are_kept_as_hosts_are_compared(tmp_path: Path) -> None:
+    written = ["Media.Example.", "*.B.example", "::ffff:9.9.9.9", "[2001:4860:0::88]", "10.20.0.1", "localhost", "a_b"]
+    fetch = load_file(tmp_path, f"[fetch]\ndenied_hosts = {json.dumps(written)}").settings.fetch
+    canonical = ("media.example", "*.b.example", "9.9.9.9", "2001:4860::88", "10.20.0.1", "localhost", "a_b")
+    assert fetch.denied_hosts == canonical

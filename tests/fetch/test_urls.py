@@ -120,6 +120,33 @@ def test_host_list_knows_the_whole_label() -> None:
             parse(bad, settings)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "urls"),
+    [
+        ("9.9.9.9", "9.9.9.9 [::ffff:9.9.9.9] [::FFFF:0909:0909] [64:ff9b::9.9.9.9] [2002:909:909::] [::9.9.9.9]"),
+        ("::ffff:9.9.9.9", "9.9.9.9 [::ffff:9.9.9.9]"),
+        ("Bad.Example.", "bad.example BAD.example."),
+        ("*.Bad.Example.", "x.bad.example x.BAD.example."),
+        ("2001:4860:0:0::0088", "[2001:4860::88] [2001:4860:0000::88]"),
+        ("[2001:4860::88]", "[2001:4860::88]"),
+    ],
+)
+def test_a_host_is_denied_however_both_are_written(pattern: str, urls: str) -> None:
+    settings = FetchSettings(denied_hosts=(pattern,))
+    for host in urls.split():
+        with pytest.raises(JobError, match="denied_hosts"):
+            parse(f"http://{host}/", settings)
+    for host in ("9.9.9.8", "[::ffff:9.9.9.8]", "badexample", "[2001:4860::89]", "bad.example.org"):
+        parse(f"http://{host}/", settings)
+
+
+def test_a_mapped_address_is_allowed_like_the_address() -> None:
+    settings = FetchSettings(allowed_hosts=("9.9.9.9",))
+    parse("http://[::ffff:9.9.9.9]/", settings)
+    with pytest.raises(JobError):
+        parse("http://[64:ff9b::9.9.9.9]/", settings)
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300))
 def test_s3_keys_are_verbatim(key: str) -> None:
     assert parse(f"s3://my-bucket/{key}", SETTINGS) == S3Source("my-bucket", key)

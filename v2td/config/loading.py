@@ -123,15 +123,17 @@ def _reasons(location: tuple[int | str, ...], context: Mapping[str, Any]) -> lis
         prefix = f"{where}." if where else ""
         return [(prefix + key, f"must be {requirement}") for key, requirement in context["contradictions"]]
     definition = DEFINITIONS[".".join(map(str, location[:2]))]
+    hint = f"must be {context['requirement']}" if "requirement" in context else None
     if not definition.columns:
-        return [(definition.key, f"expected {definition.expected}")]
+        entry = f"entry {location[-1] + 1} " if hint and isinstance(location[-1], int) else ""
+        return [(definition.key, entry + (hint or f"expected {definition.expected}"))]
     if len(location) < 4:
         return [(definition.key, f"expected {definition.expected}: write [[{definition.key}]]")]
     columns = {column.name: column for column in definition.columns}
     name = str(location[3])
     if name not in columns:
         return [(f"{where}.{name}", f"no such setting{did_you_mean(name, columns) or '; remove it'}")]
-    return [(f"{where}.{name}", f"expected {columns[name].expected}")]
+    return [(f"{where}.{name}", hint or f"expected {columns[name].expected}")]
 
 
 def _problem(key: str, found: Layer, hint: str) -> ConfigError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from v2td.config.values import AbsolutePath, Count, Network, Port, Seconds, Section, Text
 
@@ -17,6 +19,27 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _OUR_HEADERS = frozenset(
     {"accept-encoding", "connection", "content-length", "expect", "host", "range", "te", "transfer-encoding", "upgrade"}
 )
+# The names that URLs may have; a last label that is a number is an address, or what resolvers read as one.
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)({_LABEL}\.)*(?!([0-9]+|0x[0-9a-f]*)\Z){_LABEL}")
+
+
+def _unfit(requirement: str) -> PydanticCustomError:
+    return PydanticCustomError("requirement", "must be {requirement}", {"requirement": requirement})
+
+
+def _host_pattern(pattern: str) -> str:
+    """Return a pattern as hosts of URLs are compared with it: lower case, no last dot, addresses at their shortest."""
+    host = pattern.lower().removesuffix(".")
+    if _NAME.fullmatch(host.removeprefix("*.")):
+        return host
+    try:
+        ip = ip_address(pattern[1:-1] if pattern.startswith("[") and pattern.endswith("]") else pattern)
+    except ValueError:
+        ip = None
+    if ip is None or "%" in pattern:
+        raise _unfit("a host such as media.example.com, *.example.com or 10.20.0.1, without scheme, port and path")
+    return str((ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip)
 
 
 def _token(secret: SecretStr) -> SecretStr:
@@ -37,6 +60,7 @@ def _header_name(name: str) -> str:
     return name
 
 
+HostPattern = Annotated[Text, AfterValidator(_host_pattern)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[SecretStr, AfterValidator(_header_value)]
 
@@ -44,7 +68,9 @@ HeaderValue = Annotated[SecretStr, AfterValidator(_header_value)]
 class HostSettings(Section):
     """What one private source is shown, and nobody else."""
 
-    pattern: Text = Field(description="Host; *.example.com stands for all below it.", examples=["media.example.com"])
+    pattern: HostPattern = Field(
+        description="Host; *.example.com stands for all below it.", examples=["media.example.com"]
+    )
     scheme: Literal["https", "http"] = Field("https", description="URLs of this scheme only.")
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="URLs of this port only; the scheme's own when unset."
@@ -92,10 +118,12 @@ class FetchSettings(Section):
     allowed_networks: tuple[Network, ...] = Field(
         (), description="Private networks that http(s) URLs may reach all the same, such as 10.20.0.0/16."
     )
-    allowed_hosts: tuple[Text, ...] = Field(
+    allowed_hosts: tuple[HostPattern, ...] = Field(
         (), description="When not empty, only these hosts; *.example.com stands for all below it."
     )
-    denied_hosts: tuple[Text, ...] = Field((), description="Never these hosts, written likewise, also when allowed.")
+    denied_hosts: tuple[HostPattern, ...] = Field(
+        (), description="Never these hosts, written likewise, also when allowed."
+    )
     file_roots: tuple[AbsolutePath, ...] = Field(
         (), description="Folders below which file:// URLs may lie; empty: none."
     )

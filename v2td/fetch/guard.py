@@ -67,7 +67,7 @@ def is_allowed(address: str, allowed_networks: Sequence[Network] = ()) -> bool:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    targets = _embedded(ip) if isinstance(ip, IPv6Address) else ()
+    targets = embedded(ip) if isinstance(ip, IPv6Address) else ()
     return _in_any(ip, allowed_networks) or all(
         _in_any(target, allowed_networks) or not _in_any(target, _DENIED) for target in targets or (ip,)
     )
@@ -85,7 +85,7 @@ def socket_factory(allowed_networks: Sequence[Network]) -> SocketFactory:
     return guarded_socket
 
 
-def _embedded(ip: IPv6Address) -> tuple[IPv4Address, ...]:
+def embedded(ip: IPv6Address) -> tuple[IPv4Address, ...]:
     """Return the IPv4 addresses that packets to an IPv6 address end at; none for a native one."""
     if ip.sixtofour is not None:
         return (ip.sixtofour,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -14,6 +14,7 @@ from yarl import URL
 
 from v2td.config import FetchSettings
 from v2td.errors import ErrorClass, JobError
+from v2td.fetch.guard import embedded
 from v2td.messages import without_secrets
 
 MAX_URL_CHARACTERS = 8192
@@ -87,7 +88,7 @@ def parse_http(url: str, settings: FetchSettings) -> HttpSource:
         raise _forbidden(f"port {port} is not in fetch.allowed_ports")
     if settings.allowed_hosts and not is_listed(host, settings.allowed_hosts):
         raise _forbidden(f"host {host} is not in fetch.allowed_hosts")
-    if is_listed(host, settings.denied_hosts):
+    if any(is_listed(each, settings.denied_hosts) for each in (host, *_ends_at(host))):
         raise _forbidden(f"host {host} is in fetch.denied_hosts")
     # yarl rewrites what it quotes (`a=b;c`, `dir/../x`), which breaks signatures: only what must be quoted is.
     target = URL(url, encoded=_VERBATIM.fullmatch(url) is not None)
@@ -102,12 +103,20 @@ def origin(target: URL) -> tuple[str, str, int]:
 
 
 def is_listed(host: str, patterns: Sequence[str]) -> bool:
-    """Does a host, in lower case, fit one of the patterns: itself, or *.example.com for all below that?"""
+    """Does a canonical host fit one of the config's patterns: itself, or *.example.com for all below that?
+
+    An IPv4-mapped address is the IPv4 address: the kernel sends to the same machine.
+    """
     host = host.removesuffix(".")
-    for pattern in (pattern.lower() for pattern in patterns):
-        if host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])):
-            return True
-    return False
+    if ":" in host:
+        host = str(ipaddress.IPv6Address(host).ipv4_mapped or host)
+    return any(host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])) for pattern in patterns)
+
+
+def _ends_at(host: str) -> Iterator[str]:
+    """Yield the IPv4 addresses that packets to an IPv6 address end at: those are denied in every dress."""
+    if ":" in host:
+        yield from map(str, embedded(ipaddress.IPv6Address(host)))
 
 
 def _parse_s3(url: str) -> S3Source:
