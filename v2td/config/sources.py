@@ -44,19 +44,21 @@ def _host_pattern(pattern: str) -> str:
 
 def _token(secret: SecretStr) -> SecretStr:
     if not _TOKEN.fullmatch(secret.get_secret_value()):
-        raise ValueError("not a token")
+        raise _unfit("a token without blanks: letters, digits and -._~+/, then any number of =")
     return secret
 
 
 def _header_value(secret: SecretStr) -> SecretStr:
     if not _HEADER_VALUE.fullmatch(secret.get_secret_value()):
-        raise ValueError("not a header's value")
+        raise _unfit("of values in printable ASCII that neither begin nor end with a blank")
     return secret
 
 
 def _header_name(name: str) -> str:
-    if not _HEADER_NAME.fullmatch(name) or name.lower() in _OUR_HEADERS:
-        raise ValueError("not a header that may be sent")
+    if name.lower() in _OUR_HEADERS:
+        raise _unfit(f"without {name}, which the download itself decides")
+    if not _HEADER_NAME.fullmatch(name):
+        raise _unfit("of names such as X-Api-Key: letters, digits and hyphens")
     return name
 
 
