@@ -63,7 +63,7 @@ def _no_disk(*_: object, **__: object) -> None:
 
 DEFENCES: list[tuple[Any, str, Any, str, bytes]] = [
     (guard, "_DENIED", (), "address", b"\x7f\0\0\1"),
-    (guard, "_embedded", lambda ip: (), "address", bytes.fromhex("20027f000001") + bytes(10)),
+    (guard, "embedded", lambda ip: (), "address", bytes.fromhex("20027f000001") + bytes(10)),
     (urls, "_is_plain_host", lambda host, *, in_brackets: True, "url", b"http://127.1/"),
     (urls, "is_listed", lambda host, patterns: bool(patterns), "url", b"http://example.org/"),
     (urls, "_forbidden", lambda reason: JobError(ErrorClass.URL_FORBIDDEN, "\n"), "url", b"x"),
