@@ -108,6 +108,50 @@ def test_a_recording_cut_at_half_is_truncated_where_the_container_tells(tmp_path
         assert damage.missing_seconds + samples / SAMPLE_RATE == pytest.approx(seconds, rel=0.03)
 
 
+CONTAINERS = {  # name: muxer, codec, rate, options
+    "wav": ("wav", "pcm_s16le", 16_000, {}),
+    "rf64": ("wav", "pcm_s16le", 16_000, {"rf64": "always"}),
+    "w64": ("w64", "pcm_s16le", 16_000, {}),
+    "aiff": ("aiff", "pcm_s16be", 16_000, {}),
+    "caf": ("caf", "pcm_s16le", 16_000, {}),
+    "au": ("au", "pcm_s16be", 16_000, {}),
+    "voc": ("voc", "pcm_s16le", 16_000, {}),
+    "flac": ("flac", "flac", 16_000, {}),
+    "tta": ("tta", "tta", 16_000, {}),
+    "wv": ("wv", "wavpack", 16_000, {}),
+    "mp3": ("mp3", "libmp3lame", 44_100, {}),
+    "m4a": ("ipod", "aac", 44_100, {"movflags": "+faststart"}),
+    "fmp4": ("mp4", "aac", 44_100, {"movflags": "+frag_keyframe+empty_moov", "frag_duration": "1000000"}),
+    "mka": ("matroska", "libopus", 48_000, {}),
+    "webm": ("webm", "libopus", 48_000, {}),
+    "opus": ("ogg", "libopus", 48_000, {}),
+    "aac": ("adts", "aac", 44_100, {}),
+    "flv": ("flv", "libmp3lame", 44_100, {}),
+    "avi": ("avi", "libmp3lame", 44_100, {}),
+    "ts": ("mpegts", "mp2", 44_100, {}),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("kept", [0.5, 0.985])
+def test_no_cut_is_silent(tmp_path: Path, name: str, kept: float) -> None:
+    muxer, codec, rate, options = CONTAINERS[name]
+    whole = tmp_path / "whole"
+    noise = np.random.default_rng(1).normal(0, 3000, 16_000).astype(np.int16)
+    with av.open(str(whole), "w", format=muxer, options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        for second in range(60):
+            frame = av.AudioFrame.from_ndarray(noise[None, :], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, second * 16_000, Fraction(1, 16_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert heard(whole)[1] == Damage()
+    cut = tmp_path / "cut"
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * kept) | 1])  # no whole packet of MPEG-TS
+    assert heard(cut)[1].found
+
+
 @pytest.mark.parametrize(
     "content",
     [

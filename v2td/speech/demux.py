@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE
+from v2td.speech.cut import UNKNOWN_RIFF_BYTES, has_frame_count, is_cut
 
 Pcm = NDArray[np.int16]  # (frames, channels)
 
@@ -43,9 +44,8 @@ CODECS = (
 )
 MANIFEST = re.compile(rb"#EXTM3U|(<\?xml[^>]*>\s*)?(<!--(?:(?!-->).)*-->\s*)*<(MPD|SmoothStreamingMedia)\b", re.DOTALL)
 MANIFEST_BYTES = 4096  # at the start of the file
-UNKNOWN_RIFF_BYTES = 0x7FF0_0000  # a WAV that claims to be longer was written into a pipe
-TS_PACKET_BYTES = (188, 192, 204)  # plain, with a time (M2TS), with error correction
-OGG_PAGE_BYTES = 65_307  # the longest page
+# Containers that say how many samples or bytes of sound they hold.
+EXACT = frozenset({"wav", "w64", "aiff", "au", "caf", "flac", "tta", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are rounding
 MAX_HOLE_SECONDS = 600.0  # larger ones are a new clock, not a hole
 
@@ -194,19 +194,28 @@ class PcmReader:
             yield _with_channels(pcm, self.channels)
 
     def _compare_with_container(self) -> None:
-        if self._container.format.name == "ogg" and not _ends_ogg(self._path):
+        if is_cut(self._path, self._container.format.name):
             self.damage.bad_packets += 1  # how much is missing cannot be known
-        if self._container.format.name == "mpegts" and all(self._container.size % each for each in TS_PACKET_BYTES):
-            self.damage.bad_packets += 1  # it ends within a packet; it has no other end
         declared = self._declared_seconds()
         missing = declared - self.samples / SAMPLE_RATE
-        # Declared lengths are estimates in some containers, hence a second and a fiftieth of tolerance.
-        if missing > 1.0 and missing > 0.02 * declared:
+        tolerance = 0.5 if self._declares_exactly() else max(1.0, 0.02 * declared)
+        if missing > tolerance:
             self.damage.missing_seconds += missing
+
+    def _declares_exactly(self) -> bool:
+        """Whether the length is that of this stream, by the container's own word; else it is FFmpeg's estimate."""
+        name = self._container.format.name
+        if name == "mp3":
+            return has_frame_count(self._path)
+        return name in EXACT and (len(self._container.streams) == 1 or self._stream.duration is not None)
 
     def _declared_seconds(self) -> float:
         """Return how long the recording should be, 0 when the container does not tell."""
         seconds = (self._container.duration or 0) / av.time_base
+        if self._stream.duration is not None and self._stream.time_base is not None:  # a film may be longer
+            seconds = min(seconds, float(self._stream.duration * self._stream.time_base))
+        if self._container.format.name == "matroska,webm" and self._origin is not None:
+            seconds -= max(0.0, float(self._origin))  # counts from 0
         if self._container.format.name == "wav" and self._stream.bit_rate:
             # FFmpeg goes by the size of the file. What could not seek back wrote a size of 2 or 4 GB.
             with self._path.open("rb") as file:
@@ -245,15 +254,6 @@ def _touch(path: Path) -> None:
             file.read(MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise JobError(ErrorClass.NOT_AUDIO, f"cannot be opened: {error.strerror}") from error
-
-
-def _ends_ogg(path: Path) -> bool:
-    """Whether the last page of an Ogg file says that it is the last (RFC 3533, header_type 0x04)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - OGG_PAGE_BYTES))
-        tail = file.read()
-    page = tail.rfind(b"OggS")
-    return page < 0 or len(tail) <= page + 5 or bool(tail[page + 5] & 0x04)
 
 
 def _is_manifest(path: Path) -> bool:
