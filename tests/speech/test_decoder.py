@@ -130,6 +130,14 @@ async def test_silence_has_no_windows_and_no_speech(decoders: Decoders, tmp_path
         assert speech.audio_seconds == pytest.approx(seconds)
 
 
+async def test_silence_takes_no_memory(decoders: Decoders, tmp_path: Path) -> None:
+    path = encode(silence(300), tmp_path / "silence.flac", "flac")
+    async with decoders.prepare(audio(path)) as speech:
+        assert [window async for window in speech.windows] == []
+        assert speech.pcm.stat().st_size == pytest.approx(300 * SAMPLE_RATE * 2, abs=1000)
+        assert speech.pcm.stat().st_blocks * 512 < 10 * SAMPLE_RATE * 2
+
+
 async def test_what_cannot_be_heard_is_refused_and_the_child_goes_on(decoders: Decoders, tmp_path: Path) -> None:
     pid = slot_of(decoders).child.pid
     page = tmp_path / "page"

@@ -185,6 +185,7 @@ class Decoders:
                     starts = [each.pieces[0].start for each in windows[number + 1 :]]
                     speech.edge = min((packer.edge(piece.settled), *starts))
                     yield window
+                speech.settle(packer.edge(piece.settled))  # silence has no windows, and takes memory, too
         finally:
             slot.open -= 1
             slot.abandon(token)

@@ -47,6 +47,14 @@ class Speech:
     def release(self, window: Window) -> None:
         """Give back the memory of the PCM that no window needs any more; `window` will not be read again."""
         self._unreleased.pop(window.index, None)
+        self._give_back()
+
+    def settle(self, edge: int) -> None:
+        """Note that no window that is still to come begins before sample `edge`, and give back what lies before."""
+        self.edge = edge
+        self._give_back()
+
+    def _give_back(self) -> None:
         unneeded = min((self.edge, *self._unreleased.values()))
         if unneeded > 0:  # from the start each time: a decoder that took over from a dead one wrote it again
             with suppress(OSError):  # the job has left, or the disk is read-only: then it is given back with the file
