@@ -86,6 +86,7 @@ async def test_a_model_that_is_not_there(v2td: Run, tmp_path: Path) -> None:
 
 async def test_a_model_that_does_not_load(v2td: Run, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(bytes(1000))
+    (tmp_path / "tokenizer.json").write_text("{}")
     answer = await v2td("transcribe", ENGLISH.path, "--model", tmp_path)
     assert answer.code == 1
     assert answer.stderr.startswith("error: start slot ")

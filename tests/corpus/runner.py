@@ -23,7 +23,7 @@ from tests.corpus.case import NAME, Case, Place, Row, Spoil, fate
 from tests.corpus.lanes import SETTINGS
 from tests.corpus.lanes import Daemon as LaneDaemon
 from tests.intake.test_poller import CRC_FROM, batches, segment, spoil
-from v2td.speech.decoder import NICE
+from v2td.speech.decoder_slot import NICE
 
 CASE_SECONDS = 60.0  # one by one
 ALL_SECONDS = 150.0  # all that are under way at once

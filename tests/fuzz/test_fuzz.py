@@ -68,7 +68,6 @@ DEFENCES: list[tuple[Any, str, Any, str, bytes]] = [
     (urls, "is_listed", lambda host, patterns: bool(patterns), "url", b"http://example.org/"),
     (urls, "_forbidden", lambda reason: JobError(ErrorClass.URL_FORBIDDEN, "\n"), "url", b"x"),
     (record, "_readable", lambda value, _: value, "message", b'{"id": "\\u0000"}'),
-    (request, "shown", str, "message", b'{"\\u001b[31m": 1}'),
     (request, "get_close_matches", _fail, "message", b'{"audio_ur": 1}'),
     (notifications, "unquote_plus", lambda key, errors: key, "notification", b"bucket\0a b"),
     (demux, "_with_channels", lambda pcm, count: pcm[:, :0], "container", seeds("container")[0]),
