@@ -122,7 +122,7 @@ async def test_show(v2td: Run, env: dict[str, str], three: list[UUID], jobs_topi
     assert told["value"] == '{"audio_url": "https://example.com/a.wav"}'
     answer = await v2td("dlq", "show", "job-1", "--json", **env)
     (entry,) = json.loads(answer.stdout)["failures"]
-    assert (entry["id"], entry["reason"], entry["cut"]) == (str(three[1]), f"why {ESCAPE}", False)
+    assert (entry["id"], entry["reason"], entry["cut"]) == (str(three[1]), r"why \x1b[31mred", False)
     assert (entry["key"], entry["headers"]) == ("key", [["trace", {"base64": "/w=="}], ["a", "b"]])
     answer = await v2td("dlq", "show", str(uuid4()), **env)
     assert (answer.code, answer.stdout) == (1, "")
