@@ -28,6 +28,7 @@ CLOSED = {
     "flag": "the seven of the engine's gate",
     "slot": "the planned slots",
     "result": "ok | failed",
+    "kind": "decoder | slot",
     "truncated": "yes | no",
     "table": "the tables of the schema",
 }

@@ -46,11 +46,12 @@ class Gauges:
         for gauge in (metrics.KAFKA_LAG, metrics.KAFKA_IN_FLIGHT, metrics.KAFKA_OLDEST):
             gauge.clear()
         for partition, committed in self._tracker.last_committed().items():
+            topic, number = partition
             if (lag := self._lag(partition, committed)) is not None:
-                metrics.KAFKA_LAG.labels(*partition).set(lag)
-            metrics.KAFKA_IN_FLIGHT.labels(*partition).set(in_flight[partition])
+                metrics.KAFKA_LAG.labels(topic, number).set(lag)
+            metrics.KAFKA_IN_FLIGHT.labels(topic, number).set(in_flight[partition])
             age_ms = max(0.0, now_ms - oldest.get(partition, now_ms))
-            metrics.KAFKA_OLDEST.labels(*partition).set(age_ms / 1000)
+            metrics.KAFKA_OLDEST.labels(topic, number).set(age_ms / 1000)
 
     def _lag(self, partition: Partition, committed: int | None) -> int | None:
         try:
