@@ -26,7 +26,7 @@ DRAIN_SECONDS = 1.0
 STOP_SECONDS = 2.0
 END_SECONDS = DRAIN_SECONDS + STOP_SECONDS + 5 + 5 + 2
 ALL_DONE_SECONDS = 60.0
-LONG_PATH = "/echo/20"
+LONG_PATH = "/echo/100"  # windows that outlast progress_seconds, on a fast machine too
 
 
 async def raising(world: World, size: Size) -> Result:

@@ -20,7 +20,7 @@ from v2td import failpoints
 SEED = 5
 JOBS = 40  # of one window, for each cycle; further ones of many, and some that fail
 PER_SECOND = 40  # further ones, as long as it lives
-LONG_PATH = "/echo/12"  # windows that outlast progress_seconds
+LONG_PATH = "/echo/24"  # windows that outlast progress_seconds
 DYNAMIC = (16, 50)  # each such cycle, short and long form, is without static membership
 REACH_SECONDS = 30.0  # until a daemon has come to where it is to die
 RECOVER_SECONDS = 20.0  # the start of a process on a busy machine; a dynamic member waits for the session timeout too
