@@ -103,7 +103,7 @@ async def soak(world: World, size: Size) -> Result:
     """Twenty minutes of small trouble (in the short form less): in the end nothing is held that was not before."""
     daemon = await world.daemons.start("real", speech__pcm_dir=str(world.folder / "pcm"), **REAL)
     problems: list[str] = []
-    await _under_load(world, daemon, size.pick(5.0, 120.0))
+    await _under_load(world, daemon, size.pick(14.0, 120.0))  # each trouble was there once
     before = await _held(world, daemon)
     world.say(f"before: {before}")
     samples = await _under_load(world, daemon, size.pick(15.0, 1200.0))
