@@ -13,7 +13,8 @@ from tests.intake.conftest import Desk, MakeSettings, committed, intake_of, runn
 from v2td import metrics
 from v2td.config import KafkaSettings
 from v2td.intake import holding
-from v2td.intake.holding import NOT_BEFORE, not_before
+from v2td.intake.holding import not_before
+from v2td.messages.headers import NOT_BEFORE
 
 
 @given(st.integers(0, 10**15))

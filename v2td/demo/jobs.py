@@ -14,6 +14,7 @@ from v2td.bundled import Recording, recordings
 from v2td.demo.session import DEAD_LETTER_TOPIC, JOBS_TOPIC, Session
 from v2td.demo.webserver import DAMAGED
 from v2td.errors import ErrorClass
+from v2td.messages.headers import ROW_ID
 
 MALFORMED = b'{"audio_url": "http://127.0.0.1/cut-off.ogg", "langu'
 READ_TIMEOUT_MS = 5000
@@ -133,7 +134,7 @@ async def dead_letter_ids(session: Session) -> set[UUID]:
             if not records:
                 break
             left -= len(records)
-            ids |= {UUID(value.decode()) for record in records for key, value in record.headers if key == "v2td-id"}
+            ids |= {UUID(value.decode()) for record in records for key, value in record.headers if key == ROW_ID}
         return ids
     finally:
         await consumer.stop()

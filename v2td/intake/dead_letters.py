@@ -31,12 +31,20 @@ from v2td.errors import ServiceError
 from v2td.intake.connection import CREATE, client_options, ensure_topic
 from v2td.jobs import Failure, Headers, SourceRecord
 from v2td.logs import get_logger
-from v2td.messages.headers import NOT_BEFORE, REPLAY_HEADERS, REPLAY_OF, RETRY_ROUND, WHOLE_RECORD, without
+from v2td.messages.headers import (
+    NOT_BEFORE,
+    REPLAY_HEADERS,
+    REPLAY_OF,
+    RETRY_ROUND,
+    ROW_ID,
+    TRUNCATED,
+    WHOLE_RECORD,
+    without,
+)
 from v2td.retry import Backoff
 
 log = get_logger(__name__)
 
-TRUNCATED = "v2td-truncated"
 MAX_KEPT_BYTES = 16_384  # of the original's key and of its headers, in a truncated letter
 MAX_SHARED_BYTES = 1024  # of them where another letter has them whole
 BACKOFF = Backoff(initial=0.5, maximum=10)
@@ -161,7 +169,7 @@ def letter_headers(failure: Failure, *, truncated: bool) -> Headers:
     """Return the original's headers, then ours: what failed, why, and where it stands (pure)."""
     at = failure.coordinates
     ours = {
-        "v2td-id": str(at.row_id()),
+        ROW_ID: str(at.row_id()),
         "v2td-error-class": failure.error_class.value,
         "v2td-reason": failure.reason,
         "v2td-attempts": str(failure.attempts),

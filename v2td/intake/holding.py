@@ -10,16 +10,16 @@ import asyncio
 import time
 
 from v2td.jobs import Headers
+from v2td.messages.headers import NOT_BEFORE, header
 
-NOT_BEFORE = "v2td-not-before"  # milliseconds since the epoch, ASCII
 LOOK_SECONDS = 5.0
 
 
 def not_before(headers: Headers) -> float | None:
     """Return the moment, in seconds since the epoch, that the last such header names; None without a sound one."""
-    value = next((value for name, value in reversed(headers) if name == NOT_BEFORE), b"")
+    value = header(headers, NOT_BEFORE) or ""
     # Sixteen digits are a moment far beyond any delay, and a float still tells them apart.
-    return int(value) / 1000 if value.isdigit() and len(value) <= 16 else None
+    return int(value) / 1000 if value.isdecimal() and len(value) <= 16 else None
 
 
 def is_due(moment: float) -> bool:

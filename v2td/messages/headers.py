@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from v2td.jobs import Headers
 
+ROW_ID = "v2td-id"  # of a dead letter's failure: readers drop repetitions by it
+TRUNCATED = "v2td-truncated"  # a dead letter without its record's value
 REPLAY_OF = "v2td-replay-of"  # the row id of a failure: do that job once more
 NOT_BEFORE = "v2td-not-before"  # milliseconds since the epoch: when a record of kafka.retry_topic is due
 RETRY_ROUND = "v2td-retry-round"  # how often the job has waited there

@@ -16,12 +16,10 @@ from v2td.config import Settings
 from v2td.errors import ServiceError, first_of
 from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Headers, SourceRecord
-from v2td.messages.headers import REPLAY_OF
+from v2td.messages.headers import REPLAY_OF, ROW_ID, TRUNCATED
 from v2td.store import Database, ledger, open_database
 
 OURS = "v2td-"  # headers whose names begin so are v2td's, wherever they came from
-LETTER_ID = "v2td-id"
-TRUNCATED = "v2td-truncated"
 AT_ONCE = 100  # failures asked for and sent together
 LARGEST_RECORD = 1 << 30  # bytes; the brokers and the topic say what is too large
 POLL_MS = 1000
@@ -206,7 +204,7 @@ def letter_id(headers: Headers) -> UUID | None:
     if TRUNCATED in named:
         return None
     try:
-        return UUID(named[LETTER_ID].decode())
+        return UUID(named[ROW_ID].decode())
     except (KeyError, ValueError):  # some other tool's; UnicodeDecodeError is a ValueError
         return None
 
