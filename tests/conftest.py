@@ -84,14 +84,8 @@ async def topic(services: Services) -> AsyncIterator[MakeTopic]:
 @pytest.fixture
 async def bucket(services: Services) -> AsyncIterator[str]:
     """The name of an empty bucket in MinIO, removed after the test with all that it holds."""
-    name = f"test-{secrets.token_hex(6)}"
-    async with minio.client(services.s3_endpoint, services.s3_access_key, services.s3_secret_key) as s3:
-        await s3.create_bucket(Bucket=name)
+    async with minio.bucket(services, "test") as name:
         yield name
-        async for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-            for item in page.get("Contents", ()):
-                await s3.delete_object(Bucket=name, Key=item["Key"])
-        await s3.delete_bucket(Bucket=name)
 
 
 @pytest.fixture

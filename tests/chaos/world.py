@@ -179,7 +179,7 @@ async def open_world(
         dsn = await enter(_database(services))
         await store.upgrade(dsn)
         topic, dead = await enter(_topics(services, partitions, replication, topic_config or {}))
-        bucket = await enter(_bucket(services))
+        bucket = await enter(minio.bucket(services, "chaos"))
         web = await enter(serve())
         producer = await enter(Producer(services.kafka_bootstrap, topic, partitions, web))
         auditor = await enter(Auditor(services.kafka_bootstrap, dsn, topic, dead, producer))
@@ -252,15 +252,3 @@ async def _topics(
         await admin.delete_topics([topic, dead])
     finally:
         await admin.close()
-
-
-@asynccontextmanager
-async def _bucket(services: Services) -> AsyncIterator[str]:
-    name = f"chaos-{secrets.token_hex(6)}"
-    async with minio.client(services.s3_endpoint, services.s3_access_key, services.s3_secret_key) as s3:
-        await s3.create_bucket(Bucket=name)
-        yield name
-        async for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-            for item in page.get("Contents", ()):
-                await s3.delete_object(Bucket=name, Key=item["Key"])
-        await s3.delete_bucket(Bucket=name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -93,7 +92,7 @@ async def _place(services: Services, folder: Path) -> AsyncIterator[Place]:
         enter = stack.enter_async_context
         web = await enter(hostile_web(services.s3_endpoint))
         https = await enter(untrusted_https(_certificate(folder)))
-        bucket = await enter(_bucket(services))
+        bucket = await enter(minio.bucket(services, "corpus"))
         yield Place(web, await enter(trap()), bucket, files, https)
 
 
@@ -102,18 +101,6 @@ def _certificate(folder: Path) -> Path:
     path = folder / "server.pem"
     trustme.CA().issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(str(path))
     return path
-
-
-@asynccontextmanager
-async def _bucket(services: Services) -> AsyncIterator[str]:
-    name = f"corpus-{secrets.token_hex(6)}"
-    async with minio.client(services.s3_endpoint, services.s3_access_key, services.s3_secret_key) as s3:
-        await s3.create_bucket(Bucket=name)
-        yield name
-        async for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-            for item in page.get("Contents", ()):
-                await s3.delete_object(Bucket=name, Key=item["Key"])
-        await s3.delete_bucket(Bucket=name)
 
 
 async def _upload(services: Services, place: Place) -> None:

@@ -1,7 +1,10 @@
 """MinIO: an S3 server in one process, whose bucket events go to our Kafka."""
 
 import os
+import secrets
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
 from tests.services.processes import Process, free_ports, spawn, tcp_answers, until_answers
+from tests.services.state import Services
 
 # MinIO's releases are dates, which Go's module system only knows as pseudo-versions.
 VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
@@ -89,6 +93,19 @@ async def answers(endpoint: str, access_key: str, secret_key: str) -> None:
     """Raises botocore's errors unless the server at ``endpoint`` lists its buckets to these credentials."""
     async with client(endpoint, access_key, secret_key) as s3:
         await s3.list_buckets()
+
+
+@asynccontextmanager
+async def bucket(services: Services, prefix: str) -> AsyncIterator[str]:
+    """The name of an empty bucket that begins with ``prefix``, removed at the end with all that it holds."""
+    name = f"{prefix}-{secrets.token_hex(6)}"
+    async with client(services.s3_endpoint, services.s3_access_key, services.s3_secret_key) as s3:
+        await s3.create_bucket(Bucket=name)
+        yield name
+        async for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for item in page.get("Contents", ()):
+                await s3.delete_object(Bucket=name, Key=item["Key"])
+        await s3.delete_bucket(Bucket=name)
 
 
 def client(endpoint: str, access_key: str, secret_key: str) -> Any:
