@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -21,19 +22,14 @@ FLV_TAGS = frozenset({8, 9, 18})
 
 def is_cut(path: Path, format_name: str) -> bool:
     """Whether the file lacks its end, as far as its container (FFmpeg's name of the demuxer) tells."""
-    ends = ENDS.get(format_name)
-    if ends is None:
-        return False
     size = path.stat().st_size
+    if format_name == "mpegts":
+        return all(size % each for each in TS_PACKET_BYTES)
     with path.open("rb") as file:
-        if format_name == "mpegts":
-            return all(size % each for each in TS_PACKET_BYTES)
         if format_name == "ogg":
             return not _ends_ogg(file, size)
-        for _, end in zip(range(MAX_CHUNKS), ends(file), strict=False):
-            if end > size:
-                return True
-    return False
+        ends = ENDS[format_name](file) if format_name in ENDS else iter(())
+        return any(end > size for end in islice(ends, MAX_CHUNKS))
 
 
 def _ends_ogg(file: BinaryIO, size: int) -> bool:
@@ -53,10 +49,6 @@ def has_frame_count(path: Path) -> bool:
             tag = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
         frame = _read(file, tag, 200)
     return any(each in frame for each in (b"Xing", b"Info", b"VBRI"))
-
-
-def _no_chunks(_file: BinaryIO) -> Iterator[int]:
-    return iter(())
 
 
 def _riff(file: BinaryIO) -> Iterator[int]:
@@ -117,8 +109,6 @@ ENDS: Mapping[str, Callable[[BinaryIO], Iterator[int]]] = MappingProxyType(
         "caf": _caf,
         "flv": _flv,
         "mov,mp4,m4a,3gp,3g2,mj2": _mp4,
-        "mpegts": _no_chunks,
-        "ogg": _no_chunks,
         "voc": _voc,
         "w64": _w64,
     }
