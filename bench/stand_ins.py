@@ -61,7 +61,7 @@ class ConstantDecoders(_Room):
         pass
 
     @asynccontextmanager
-    async def prepare(self, _audio: Audio, _channels: object = "mix") -> AsyncIterator[Speech]:
+    async def prepare(self, _audio: Audio, *_: object) -> AsyncIterator[Speech]:
         """Yield the constant; there is no PCM behind it."""
         speech = Speech(Path("/dev/null"))
         speech.windows = _one_window()

@@ -1,0 +1,28 @@
+"""What stands in for a room is used as the room is: a job passes through all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.stand_ins import ConstantDecoders, ConstantDownloader, SleepingEngine, sleeping
+from v2td.config import Settings
+from v2td.engine import plan, read_machine
+from v2td.jobs import Coordinates, Job, Transcript
+from v2td.pipeline import Pipeline, Rooms
+from v2td.progress import Journals
+from v2td.replays import Replays
+
+
+@pytest.mark.parametrize("engine", [SleepingEngine, sleeping(0.001)])
+async def test_a_job_passes_through(engine: type[SleepingEngine]) -> None:
+    settings = Settings()
+    slots = plan(read_machine(), settings.engine)
+    nowhere: Any = None
+    parts: list[Any] = [ConstantDownloader(), ConstantDecoders(), engine(slots), nowhere, nowhere]
+    rooms = Rooms(*parts, journals=Journals(nowhere, "base", 0), replays=Replays(nowhere, settings))
+    job = Job(Coordinates("cluster", "topic", 0, 0, 0), "https://example.com/a.wav")
+    outcome = await Pipeline(rooms, settings, 2).transcribe(job)
+    assert isinstance(outcome, Transcript), outcome
+    assert outcome.text
