@@ -21,7 +21,8 @@ async def test_a_job_passes_through(engine: type[SleepingEngine]) -> None:
     slots = plan(read_machine(), settings.engine)
     nowhere: Any = None
     parts: list[Any] = [ConstantDownloader(), ConstantDecoders(), engine(slots), nowhere, nowhere]
-    rooms = Rooms(*parts, journals=Journals(nowhere, "base", 0), replays=Replays(nowhere, settings))
+    parts += [Journals(nowhere, "base", 0), Replays(nowhere, settings)]
+    rooms = Rooms(*parts)
     job = Job(Coordinates("cluster", "topic", 0, 0, 0), "https://example.com/a.wav")
     outcome = await Pipeline(rooms, settings, 2).transcribe(job)
     assert isinstance(outcome, Transcript), outcome
