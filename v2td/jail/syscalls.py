@@ -41,6 +41,9 @@ PRIVILEGES = (
 )
 OTHER_MEMORY = "shmget shmat shmctl msgget msgsnd msgrcv msgctl semget semop semtimedop semctl mq_open mq_unlink"
 FORBIDDEN = " ".join((NETWORK, PROGRAMS, OTHER_PROCESSES, FILE_OWNERS, PRIVILEGES, OTHER_MEMORY)).split()
+# Of this process and its threads these take a 0; of another they could slow down the daemon.
+TO_ITSELF = {"setpriority": 1, "ioprio_set": 1}  # and which argument says whose
+TO_ITSELF |= dict.fromkeys(("sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr"), 0)
 TO_THIS_PROCESS = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")  # abort() sends itself a signal
 
 
@@ -74,7 +77,8 @@ def rules() -> Rules:
             found.add_rule(refuse, known[name])
     for name in TO_THIS_PROCESS:
         found.add_rule(refuse, name, seccomp.Arg(0, seccomp.NE, os.getpid()))
-    found.add_rule(refuse, "prlimit64", seccomp.Arg(0, seccomp.NE, 0))
+    for name, whose in {"prlimit64": 0, **TO_ITSELF}.items():
+        found.add_rule(refuse, name, seccomp.Arg(whose, seccomp.NE, 0))
     # Threads, no processes. clone3 hides its flags in memory; glibc does without it.
     found.add_rule(refuse, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, CLONE_THREAD, 0))
     found.add_rule(missing, known["clone3"])

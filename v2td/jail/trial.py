@@ -67,6 +67,11 @@ def _signals_its_parent(_outside: Path) -> None:
     os.kill(os.getppid(), signal.SIGCONT)  # which does no harm
 
 
+def _slows_its_parent_down(_outside: Path) -> None:
+    parent = os.getppid()
+    os.sched_setaffinity(parent, os.sched_getaffinity(parent))  # to what it is already
+
+
 def _reads_its_parents_secrets(_outside: Path) -> None:
     Path(f"/proc/{os.getppid()}/environ").read_bytes()
 
@@ -88,6 +93,7 @@ ATTEMPTS: dict[str, Callable[[Path], None]] = {
     "list a folder": _lists,
     "change a file's mode": _opens_to_all,
     "signal its parent": _signals_its_parent,
+    "slow its parent down": _slows_its_parent_down,
     "read its parent's environment": _reads_its_parents_secrets,
     "reach into its parent": _reaches_into_its_parent,
 }
