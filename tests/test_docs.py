@@ -19,7 +19,7 @@ from v2td.cli.app import app
 from v2td.config import Settings, load
 from v2td.config.definitions import DEFINITIONS, sections
 from v2td.jobs import Coordinates, Job, SourceRecord
-from v2td.messages import jobs_of
+from v2td.messages import Known, jobs_of
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -118,7 +118,9 @@ def test_the_config_in_the_readme_is_valid(tmp_path: Path) -> None:
 def test_the_job_in_the_readme_is_one() -> None:
     (example,) = fenced(README, "json")
     record = SourceRecord(None, example.encode(), ())
-    (job,) = jobs_of(record, Coordinates("c", "t", 0, 0, 0), settings=Settings().messages, model="base")
+    (job,) = jobs_of(
+        record, Coordinates("c", "t", 0, 0, 0), settings=Settings().messages, known=Known(frozenset({"base"}))
+    )
     assert isinstance(job, Job)
     assert job.metadata == json.loads(example)["metadata"]
 

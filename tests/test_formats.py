@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
+from v2td.config import Format
 from v2td.formats import FORMATS, Document
 from v2td.jobs import Segment, Word
-from v2td.messages.request import Format
 
 
 def segment(

@@ -28,7 +28,8 @@ CLOSED = {
     "flag": "the seven of the engine's gate",
     "slot": "the planned slots",
     "result": "ok | failed",
-    "kind": "decoder | slot",
+    "kind": "decoder | slot | provider",
+    "found": "the levels of a cache",
     "truncated": "yes | no",
     "table": "the tables of the schema",
 }

@@ -78,6 +78,22 @@ class TransientJobError(JobError):
         self.retry_after = retry_after
 
 
+class ProviderFailedError(TransientJobError):
+    """A provider is to blame: another one, or another attempt, may do it."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(ErrorClass.PROVIDER_ERROR, reason, retry_after)
+        self.args = (reason, retry_after)
+
+
+class ProviderRefusedError(JobError):
+    """A provider does not take this recording, and never will: another one may."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(ErrorClass.PROVIDER_ERROR, reason)
+        self.args = (reason,)
+
+
 class ServiceError(Exception):
     """Our fault (a service is down, the model will not load): no message is consumed for it.
 

@@ -92,10 +92,29 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """Files that a message asks for: a bucket, a key without suffix, formats."""
+
+    bucket: str
+    key: str
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Redo:
+    """What `v2td redo` asks for: another revision of a transcription that is there."""
+
+    revision: int
+    model: str | None = None
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One recording to transcribe.
 
-    `priority` runs from 0 (most urgent) to 9; `expires_at` is aware.
+    `priority` runs from 0 (most urgent) to 9; `expires_at` is aware. `provider` and `model` are what the message
+    insists on; the rules of [routing] decide where it does not. `version_id` is that of an object in a bucket.
     """
 
     coordinates: Coordinates
@@ -108,6 +127,11 @@ class Job:
     metadata: dict[str, Any] = field(default_factory=dict)
     record: SourceRecord = SourceRecord(None, None, ())
     replay: Replay | None = None
+    provider: str | None = None
+    model: str | None = None
+    output: Output | None = None
+    version_id: str | None = None
+    redo: Redo | None = None
 
     @property
     def id(self) -> UUID:
@@ -204,8 +228,30 @@ class WindowTiming:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What a provider says of a recording; `segments` in order of start, times in seconds of the recording.
+
+    `windows` are those that it heard, for the coverage; `timings` join those of the row. `cost` is what its owner
+    charges, in the currency of the configuration.
+    """
+
+    segments: tuple[Segment, ...]
+    windows: tuple[Window, ...]
+    language: str | None
+    language_probability: float | None
+    model: str
+    timings: dict[str, Any] = field(default_factory=dict)
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was heard in a whole recording; `segments` in order of start."""
+    """What was heard in a whole recording; `segments` in order of start.
+
+    `text_sha256` is the hex digest of all but the audio that decides the text: the options, the model, the provider
+    and its settings. `route` says which rule chose the provider, and why others did not; `cached_from` is the row
+    whose text this is.
+    """
 
     job: Job
     audio_sha256: str
@@ -221,6 +267,10 @@ class Transcript:
     truncated: bool
     duration_seconds: float  # processing, from the start of the download
     timings: dict[str, Any]
+    text_sha256: str | None = None  # None: that of the options and the model alone
+    route: dict[str, Any] | None = None
+    cost: float = 0.0
+    cached_from: UUID | None = None
 
     @property
     def text(self) -> str:
@@ -278,8 +328,11 @@ def _row_id(at: Coordinates) -> UUID:
     return UUID(int=bits)
 
 
-def options_sha256(options: Options, model: str) -> str:
-    """Hex digest of everything but the audio that decides the text: two equal ones may share a result."""
+def options_sha256(options: Options, model: str, provider: str = "") -> str:
+    """Hex digest of everything but the audio that decides the text: two equal ones may share a result.
+
+    `provider` stands for whoever transcribes and all its settings that change the text.
+    """
     values = {
         "language": options.language,
         "languages": sorted(options.languages),
@@ -292,5 +345,6 @@ def options_sha256(options: Options, model: str) -> str:
         "multilingual": options.multilingual,
         "channels": options.channels,
         "model": model,
+        "provider": provider,
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

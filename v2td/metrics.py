@@ -22,6 +22,53 @@ PROVIDER_THROUGHPUT = Gauge(
     ["provider"],
 )
 
+PROVIDER_JOBS = Counter(
+    "v2td_provider_jobs_total",
+    "Recordings that a provider was asked for, by how it ended.",
+    ["provider", "result"],  # ok | failed | refused
+)
+PROVIDER_SECONDS = Histogram(
+    "v2td_provider_seconds",
+    "Time a provider takes for a recording, without the wait for a place.",
+    ["provider"],
+    buckets=(0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
+)
+PROVIDER_IN_FLIGHT = Gauge("v2td_provider_in_flight", "Recordings that a provider has now.", ["provider"])
+PROVIDER_WAITING = Gauge("v2td_provider_waiting", "Recordings that wait for a place at a provider.", ["provider"])
+PROVIDER_OPEN = Gauge("v2td_provider_open", "1 while a provider is left alone: its breaker is open.", ["provider"])
+PROVIDER_HEALTHY = Gauge("v2td_provider_healthy", "1 while a provider says that it is well.", ["provider"])
+PROVIDER_COST = Counter(
+    "v2td_provider_cost_total", "What a provider charges, in the currency of the configuration.", ["provider"]
+)
+PROVIDER_AUDIO_SECONDS = Counter("v2td_provider_audio_seconds_total", "Seconds of audio it transcribed.", ["provider"])
+FALLBACKS = Counter(
+    "v2td_provider_fallbacks_total",
+    "Recordings that went on to another provider, by who failed.",
+    ["provider"],
+)
+RESULT_CACHE = Counter(
+    "v2td_result_cache_total",
+    "Look-ups in the cache of results, by where the text was found.",
+    ["found"],  # in_flight | redis | postgres | none
+)
+REDIS_ERRORS = Counter("v2td_redis_errors_total", "Look-ups and writes that Redis did not answer.")
+FILE_CACHE = Counter(
+    "v2td_file_cache_total",
+    "Downloads that could have been spared, by how that went.",
+    ["found"],  # hit | stale | none
+)
+FILE_CACHE_HIT_BYTES = Counter("v2td_file_cache_hit_bytes_total", "Bytes of recordings that were not downloaded again.")
+FILE_CACHE_BYTES = Gauge("v2td_file_cache_bytes", "Bytes of recordings kept on disk.")
+FILE_CACHE_EVICTIONS = Counter("v2td_file_cache_evictions_total", "Recordings that made room for others.")
+OUTPUTS = Counter("v2td_outputs_total", "Files of transcripts written to buckets.", ["result"])  # ok | failed
+OUTPUT_BYTES = Counter("v2td_output_bytes_total", "Bytes of them.")
+RESULTS_TOLD = Counter("v2td_results_told_total", "Outcomes told in kafka.results_topic, repetitions included.")
+API_REQUESTS = Counter(
+    "v2td_api_requests_total",
+    "Requests to the transcription API by how they ended.",
+    ["result"],  # ok | failed | refused | busy
+)
+
 RECORDS_RECEIVED = Counter("v2td_records_received_total", "Kafka records polled.", ["topic"])
 RECORDS_SKIPPED = Counter(
     "v2td_records_skipped_total", "Valid records that name no recording (other bucket events).", ["topic"]
@@ -44,7 +91,7 @@ WINDOWS_RESUMED = Counter("v2td_windows_resumed_total", "Windows that were heard
 JOBS_REPLAYED = Counter("v2td_jobs_replayed_total", "Failed jobs done again for `v2td dlq replay`.")
 CHILD_DEATHS = Counter(
     "v2td_child_deaths_total", "Processes that died of, or hung on, a recording alone.", ["kind"]
-)  # decoder | slot
+)  # decoder | slot | provider
 CIRCUIT_OPEN = Gauge("v2td_circuit_open", "1 while intake pauses because too many jobs fail.")
 JOBS_DELAYED = Counter("v2td_jobs_delayed_total", "Jobs sent to kafka.retry_topic.")
 JOB_RETRIES = Counter(

@@ -18,7 +18,7 @@ from v2td.config import Settings
 from v2td.errors import ErrorClass, ServiceError
 from v2td.jobs import Coordinates, Failure, Job, Replay, SourceRecord
 from v2td.logs import get_logger
-from v2td.messages import jobs_of
+from v2td.messages import Known, jobs_of
 from v2td.messages.headers import NOT_BEFORE, REPLAY_HEADERS, REPLAY_OF, RETRY_ROUND, header, without
 from v2td.retry import Backoff
 
@@ -34,7 +34,7 @@ class Replays:
     def __init__(self, database: store.Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings.messages
-        self._model = settings.engine.model
+        self._known = Known.of(settings)
         self._retry_topic = settings.kafka.retry_topic
         self._random = Random()  # noqa: S311 (jitter)
 
@@ -92,7 +92,7 @@ class Replays:
         return asked or [Failure(failed, ErrorClass.BAD_MESSAGE, reason, 1, own, replay=replay)]
 
     def _jobs(self, record: SourceRecord, at: Coordinates) -> tuple[Job | Failure, ...]:
-        return jobs_of(record, at, settings=self._settings, model=self._model)
+        return jobs_of(record, at, settings=self._settings, known=self._known)
 
 
 def _row_id(record: SourceRecord) -> UUID | None:

@@ -17,14 +17,16 @@ from v2td.config import MessageSettings
 from v2td.engine import Hearing
 from v2td.engine.topology import Plan, SlotPlan
 from v2td.jobs import Coordinates, Job, Options, SourceRecord
-from v2td.messages import jobs_of
+from v2td.messages import Known, jobs_of
 
 
 def test_every_message_is_one_that_the_daemon_takes() -> None:
     values = [*messages(3), *speech_messages(13, "http://127.0.0.1:1234")]
     for value in values:
         at = Coordinates("cluster", "topic", 0, 0, 0)
-        (job,) = jobs_of(SourceRecord(None, value, ()), at, settings=MessageSettings(), model="demo")
+        (job,) = jobs_of(
+            SourceRecord(None, value, ()), at, settings=MessageSettings(), known=Known(frozenset({"demo"}))
+        )
         assert isinstance(job, Job)
         assert job.options.language == json.loads(value)["language"]
     assert len({json.loads(value)["audio_url"] for value in values}) == 13  # of the second kind, 12 and again the first

@@ -21,7 +21,7 @@ from v2td.fetch import urls
 from v2td.fetch.guard import ForbiddenAddressError, is_allowed, socket_factory
 from v2td.fetch.urls import HttpSource, S3Source
 from v2td.jobs import SAMPLE_RATE, Coordinates, Failure, Job, SourceRecord
-from v2td.messages import jobs_of, without_secrets
+from v2td.messages import Known, jobs_of, without_secrets
 from v2td.messages.storable import is_storable
 from v2td.speech.demux import Accepted, PcmReader
 
@@ -38,8 +38,10 @@ def message(data: bytes) -> None:
     record = SourceRecord(None, data, ())
     for unknown_keys in ("reject", "ignore"):
         settings = MessageSettings(unknown_keys=unknown_keys)
-        outcomes = jobs_of(record, AT, settings=settings, model="base")
-        assert outcomes == jobs_of(record, AT, settings=settings, model="base"), "not the same twice"
+        outcomes = jobs_of(record, AT, settings=settings, known=Known(frozenset({"base"})))
+        assert outcomes == jobs_of(record, AT, settings=settings, known=Known(frozenset({"base"}))), (
+            "not the same twice"
+        )
         assert len({each.coordinates for each in outcomes}) == len(outcomes), "two jobs with one row"
         for outcome in outcomes:
             _check_outcome(outcome)
@@ -77,7 +79,9 @@ def notification(data: bytes) -> None:
         "s3": {"bucket": {"name": bucket}, "object": {"key": quote_plus(key)}},
     }
     value = json.dumps({"Records": [entry]}).encode()
-    (outcome,) = jobs_of(SourceRecord(None, value, ()), AT, settings=MessageSettings(), model="base")
+    (outcome,) = jobs_of(
+        SourceRecord(None, value, ()), AT, settings=MessageSettings(), known=Known(frozenset({"base"}))
+    )
     _check_outcome(outcome)
     if isinstance(outcome, Failure):
         return

@@ -19,7 +19,7 @@ from v2td.intake import DeadLetters, admin_client, dead_letters, ensure_topic
 from v2td.intake.connection import CREATE
 from v2td.intake.dead_letters import MAX_KEPT_BYTES, letter_headers
 from v2td.jobs import MAX_REASON, Coordinates, Failure, Headers, SourceRecord
-from v2td.messages import jobs_of
+from v2td.messages import Known, jobs_of
 
 AT = Coordinates("cluster", "jobs", 2, 41, 1_700_000_000_000, record_index=1)
 MEGABYTE = 1_000_000
@@ -104,7 +104,9 @@ async def test_a_thousand_failures_of_a_record_are_few_bytes_of_letters(settings
     settings = settings_for()
     value = json.dumps({"Records": [{}] * 1000, "padding": "x" * 200_000}).encode()
     record = SourceRecord(secrets.token_bytes(2000), value, (("trace", b"1"), ("long", secrets.token_bytes(2000))))
-    failures = jobs_of(record, replace(AT, record_index=0), settings=MessageSettings(), model="demo")
+    failures = jobs_of(
+        record, replace(AT, record_index=0), settings=MessageSettings(), known=Known(frozenset({"demo"}))
+    )
     async with DeadLetters(settings) as letters, asyncio.TaskGroup() as group:
         for each in failures:
             assert isinstance(each, Failure)

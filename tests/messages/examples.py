@@ -7,7 +7,7 @@ from typing import Any
 
 from v2td.config.settings import MessageSettings
 from v2td.jobs import Coordinates, Failure, Job, SourceRecord
-from v2td.messages import jobs_of
+from v2td.messages import Known, jobs_of
 
 COORDINATES = Coordinates("cluster", "v2td-jobs", 3, 41, 1_760_000_000_000)
 URL = "https://example.com/call.mp3"
@@ -86,7 +86,7 @@ def read(value: Any, *, model: str = "demo", **settings: Any) -> tuple[Job | Fai
     if not isinstance(value, bytes | None):
         value = json.dumps(value).encode()
     record = SourceRecord(b"key", value, (("header", b"x"),))
-    outcomes = jobs_of(record, COORDINATES, settings=MessageSettings(**settings), model=model)
+    outcomes = jobs_of(record, COORDINATES, settings=MessageSettings(**settings), known=Known(frozenset({model})))
     assert all(outcome.record is record for outcome in outcomes)
     return outcomes
 

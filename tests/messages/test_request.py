@@ -14,7 +14,7 @@ from tests.messages.examples import COORDINATES, URL, read_failure, read_job
 from v2td.config.settings import MessageSettings
 from v2td.errors import ErrorClass
 from v2td.jobs import Job, Options, SourceRecord
-from v2td.messages import LANGUAGES, jobs_of
+from v2td.messages import LANGUAGES, Known, jobs_of
 from v2td.messages.request import NOT_YET, Request
 
 BAD_MESSAGE, BAD_FIELD = ErrorClass.BAD_MESSAGE, ErrorClass.BAD_FIELD
@@ -188,7 +188,9 @@ def test_m20_the_same_id_at_another_offset_is_another_row() -> None:
     jobs = [
         job
         for offset in (41, 42)
-        for job in jobs_of(record, replace(COORDINATES, offset=offset), settings=MessageSettings(), model="demo")
+        for job in jobs_of(
+            record, replace(COORDINATES, offset=offset), settings=MessageSettings(), known=Known(frozenset({"demo"}))
+        )
     ]
     assert all(isinstance(job, Job) and job.job_id == "a" for job in jobs)
     assert len({job.coordinates.row_id() for job in jobs}) == 2

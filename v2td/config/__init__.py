@@ -10,6 +10,16 @@ from v2td.config.kafka import KafkaSettings
 from v2td.config.layers import Source
 from v2td.config.loading import LoadedConfig, load
 from v2td.config.problems import InvalidConfigError
+from v2td.config.providers import (
+    LOCAL,
+    OpenAISettings,
+    PluginSettings,
+    ProviderSettings,
+    ProvidersSettings,
+    RoutingSettings,
+    RuleSettings,
+    WhisperCppSettings,
+)
 from v2td.config.secrets import redacted, without_password
 from v2td.config.settings import (
     DatabaseSettings,
@@ -19,26 +29,41 @@ from v2td.config.settings import (
     Settings,
     TestingSettings,
 )
-from v2td.config.sources import FetchSettings, HostSettings, S3Settings
+from v2td.config.sources import FetchSettings, HostSettings, S3Settings, StoreSettings
+from v2td.config.storage import ApiSettings, CacheSettings, Format, OutputSettings, StorageSettings
 
 __all__ = [
+    "LOCAL",
     "AdminSettings",
+    "ApiSettings",
+    "CacheSettings",
     "DatabaseSettings",
     "EngineSettings",
     "FetchSettings",
+    "Format",
     "HostSettings",
     "InvalidConfigError",
     "KafkaSettings",
     "LoadedConfig",
     "LogSettings",
     "MessageSettings",
+    "OpenAISettings",
+    "OutputSettings",
     "PipelineSettings",
+    "PluginSettings",
+    "ProviderSettings",
+    "ProvidersSettings",
     "QualitySettings",
+    "RoutingSettings",
+    "RuleSettings",
     "S3Settings",
     "Settings",
     "Source",
     "SpeechSettings",
+    "StorageSettings",
+    "StoreSettings",
     "TestingSettings",
+    "WhisperCppSettings",
     "load",
     "redacted",
     "without_password",

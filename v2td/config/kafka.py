@@ -30,6 +30,12 @@ class KafkaSettings(Section):
         None,
         description="Where jobs wait whose passing fault outlasted pipeline.attempts; none: they are dead-lettered.",
     )
+    results_topic: Topic | None = Field(
+        None, description="Where each outcome is told, keyed as its job's record; none: nowhere."
+    )
+    results_text_bytes: Annotated[int, Field(ge=0)] = Field(
+        65_536, description="Longer texts are not told there, only where they are."
+    )
     retry_delay_seconds: Seconds = Field(900, description="How long they wait there.")
     retry_rounds: Count = Field(3, description="How often they may, before they are dead-lettered all the same.")
     group_id: Text = Field("v2td", description="Consumer group that the instances share.")
@@ -104,6 +110,8 @@ class KafkaSettings(Section):
             yield "dead_letter_topic", "none of topics, or dead letters come back as jobs for ever"
         if self.retry_topic in (*self.topics, self.dead_letter_topic):
             yield "retry_topic", "a topic of its own, which only v2td writes to"
+        if self.results_topic in (*self.topics, self.dead_letter_topic, self.retry_topic) and self.results_topic:
+            yield "results_topic", "a topic of its own"
         by_topic = self.languages_by_topic
         if not set(by_topic) <= set(self.topics) or len(by_topic) < len(self.topic_languages):
             yield "topic_languages", f"one at most for each of topics ({', '.join(self.topics)})"

@@ -13,7 +13,9 @@ from pydantic import Field, SecretStr
 from v2td.config.admin import AdminSettings
 from v2td.config.inference import EngineSettings, QualitySettings, SpeechSettings
 from v2td.config.kafka import KafkaSettings
+from v2td.config.providers import ProvidersSettings, RoutingSettings
 from v2td.config.sources import FetchSettings, S3Settings
+from v2td.config.storage import ApiSettings, CacheSettings, OutputSettings, StorageSettings
 from v2td.config.values import (
     Count,
     Dsn,
@@ -142,8 +144,14 @@ class Settings(Section):
     speech: SpeechSettings = SpeechSettings()
     engine: EngineSettings = EngineSettings()
     quality: QualitySettings = QualitySettings()
+    providers: ProvidersSettings = ProvidersSettings()
+    routing: RoutingSettings = RoutingSettings()
+    cache: CacheSettings = CacheSettings()
+    output: OutputSettings = OutputSettings()
+    storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
     admin: AdminSettings = AdminSettings()
+    api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     testing: TestingSettings = TestingSettings()
 
@@ -158,3 +166,6 @@ class Settings(Section):
             yield "speech.deadline_seconds", f"at most pipeline.attempt_seconds ({attempt:g})"
         if self.fetch.total_seconds > attempt:
             yield "fetch.total_seconds", f"at most pipeline.attempt_seconds ({attempt:g})"
+        if unknown := sorted({*self.routing.named} - self.providers.targets):
+            known = ", ".join(sorted(self.providers.targets))
+            yield "routing.rules", f"rules, default and fallback that name {known}: {unknown[0]} is not configured"

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from v2td.config.languages import LANGUAGES
 from v2td.messages.record import jobs_of
+from v2td.messages.request import Known
 from v2td.messages.schema import message_schema
 from v2td.messages.urls import without_secrets
 
-__all__ = ["LANGUAGES", "jobs_of", "message_schema", "without_secrets"]
+__all__ = ["LANGUAGES", "Known", "jobs_of", "message_schema", "without_secrets"]

@@ -10,6 +10,8 @@ REPLAY_OF = "v2td-replay-of"  # the row id of a failure: do that job once more
 NOT_BEFORE = "v2td-not-before"  # milliseconds since the epoch: when a record of kafka.retry_topic is due
 RETRY_ROUND = "v2td-retry-round"  # how often the job has waited there
 WHOLE_RECORD = "v2td-whole-record"  # the row id of the failure whose letter and row have this one's record, too
+REDO_OF = "v2td-redo-of"  # the row id of a transcription: do it again, as another revision
+REVISION = "v2td-revision"  # which one
 REPLAY_HEADERS = frozenset({REPLAY_OF, NOT_BEFORE, RETRY_ROUND})
 
 

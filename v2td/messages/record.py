@@ -8,9 +8,9 @@ from typing import Any
 
 from v2td.config.settings import MessageSettings
 from v2td.errors import ErrorClass, JobError
-from v2td.jobs import Coordinates, Failure, Job, Options, SourceRecord
+from v2td.jobs import Coordinates, Failure, Job, Options, Output, SourceRecord
 from v2td.messages import cloudevents, notifications
-from v2td.messages.request import MAX_ID, MAX_URL, Request, parse_request
+from v2td.messages.request import MAX_ID, MAX_URL, Known, Request, parse_request
 from v2td.messages.storable import is_storable
 from v2td.messages.strict_json import parse
 from v2td.messages.urls import without_secrets
@@ -19,13 +19,13 @@ LARGE_RECORD = 4096  # bytes of key, value and headers; what is larger is kept o
 
 
 def jobs_of(
-    record: SourceRecord, coordinates: Coordinates, *, settings: MessageSettings, model: str
+    record: SourceRecord, coordinates: Coordinates, *, settings: MessageSettings, known: Known
 ) -> tuple[Job | Failure, ...]:
     """Return what the record asks for: one job, or one for each new object that a notification tells of.
 
-    `coordinates` are the record's; each element carries its own record_index. `model` is the name of the
-    engine's model. An expired job is a job here. Never raises, whatever the record holds: what is bad is a
-    Failure, and does not spoil its neighbours. Of several failures of a large record the first is to keep its value:
+    `coordinates` are the record's; each element carries its own record_index. `known` is what jobs may ask for. An
+    expired job is a job here. Never raises, whatever the record holds: what is bad is a Failure, and does not spoil
+    its neighbours. Of several failures of a large record the first is to keep its value:
     the others' `whole_in` names it. Empty when a notification tells of no new object.
     """
     try:
@@ -33,7 +33,7 @@ def jobs_of(
     except JobError as error:
         return (_failure(error, coordinates, record, {}),)
     outcomes = (
-        _job_or_failure(entry, fields_of, _numbered(coordinates, index), record, settings=settings, model=model)
+        _job_or_failure(entry, fields_of, _numbered(coordinates, index), record, settings=settings, known=known)
         for index, entry in entries
     )
     return tuple(_kept_once(outcomes) if _size(record) > LARGE_RECORD else outcomes)
@@ -84,12 +84,12 @@ def _job_or_failure(
     record: SourceRecord,
     *,
     settings: MessageSettings,
-    model: str,
+    known: Known,
 ) -> Job | Failure:
     fields: dict[str, Any] = {}
     try:
         fields = fields_of(entry)
-        request = parse_request(fields, ignore_unknown_keys=settings.unknown_keys == "ignore", model=model)
+        request = parse_request(fields, ignore_unknown_keys=settings.unknown_keys == "ignore", known=known)
     except JobError as error:
         return _failure(error, coordinates, record, fields)
     return _job(request, coordinates, record)
@@ -108,6 +108,7 @@ def _job(request: Request, coordinates: Coordinates, record: SourceRecord) -> Jo
         multilingual=request.multilingual,
         channels=request.channels,
     )
+    asked = request.output
     return Job(
         coordinates=coordinates,
         audio_url=request.audio_url,
@@ -118,6 +119,10 @@ def _job(request: Request, coordinates: Coordinates, record: SourceRecord) -> Jo
         expires_at=request.expires_at,
         metadata=request.metadata,
         record=record,
+        provider=request.provider,
+        model=request.model,
+        output=Output(asked.bucket, asked.key, tuple(asked.formats)) if asked else None,
+        version_id=request.version_id,
     )
 
 

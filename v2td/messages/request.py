@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +23,7 @@ from pydantic.config import JsonDict
 from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import TypeAliasType
 
+from v2td.config import LOCAL, Format, Settings
 from v2td.config.languages import LANGUAGES
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import Channels, Task
@@ -35,7 +37,7 @@ MAX_PROMPT = 4096
 _PROBLEMS_SHOWN = 3
 
 # Keys whose feature is still to come: validated, then refused unless they hold their default.
-NOT_YET = ("provider", "webhook_url", "output")
+NOT_YET = ("webhook_url",)
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -73,7 +75,6 @@ Language = TypeAliasType(
 )
 Instant = Annotated[datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 Metadata = Annotated[dict[str, Any], BeforeValidator(storable)]
-Format = Literal["txt", "json", "srt", "vtt", "tsv"]
 
 
 class Part(BaseModel):
@@ -116,8 +117,15 @@ class Request(Part):
         "mix", description="split: transcribe each channel by itself, such as the two parties of a call."
     )
     priority: Annotated[int, Field(ge=0, le=9)] = Field(5, description="0 is most urgent.")
-    provider: Name = Field("local", description="Who transcribes.")
-    model: Name | None = Field(None, description="The model expected; refused when it is not engine.model.")
+    provider: Name | None = Field(
+        None, description="Who transcribes: local, or a configured provider or group; the rules decide when absent."
+    )
+    model: Name | None = Field(
+        None, description="The model expected; refused when neither the engine nor a provider has it."
+    )
+    version_id: Name | None = Field(
+        None, description="Version of the object that an s3 URL names; the newest if absent."
+    )
     tenant: Name | None = Field(None, description="Whose recording this is.")
     expires_at: Instant | None = Field(
         None,
@@ -147,8 +155,22 @@ class Request(Part):
 _DEFAULTS = {key: field.default for key, field in Request.model_fields.items()}  # a property of pydantic's, and slow
 
 
-def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, model: str) -> Request:
-    """Check the keys of a job message; `model` is the name of the engine's.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What messages may ask for: providers and groups, and models."""
+
+    models: frozenset[str]
+    providers: frozenset[str] = frozenset({LOCAL})
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return what is configured."""
+        named = (each.model for each in settings.providers.openai)
+        return cls(frozenset({settings.engine.model, *named, *settings.providers.ggml}), settings.providers.targets)
+
+
+def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, known: Known) -> Request:
+    """Check the keys of a job message.
 
     Raises:
         JobError: bad_message when a key is unknown, missing or of a wrong type; bad_field when a value is one
@@ -164,8 +186,12 @@ def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, model
     for key in NOT_YET:
         if getattr(request, key) != _DEFAULTS[key]:
             raise JobError(ErrorClass.BAD_FIELD, f"{key}: not supported yet")
-    if request.model not in (None, model):
-        raise JobError(ErrorClass.BAD_FIELD, f"model: {shown(str(request.model))} is not the one loaded, {model!r}")
+    if request.model is not None and request.model not in known.models:
+        there = ", ".join(sorted(known.models))
+        raise JobError(ErrorClass.BAD_FIELD, f"model: {shown(request.model)} is none of those that are there ({there})")
+    if request.provider is not None and request.provider not in known.providers:
+        there = ", ".join(sorted(known.providers))
+        raise JobError(ErrorClass.BAD_FIELD, f"provider: {shown(request.provider)} is none of {there}")
     return request
 
 

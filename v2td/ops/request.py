@@ -9,7 +9,7 @@ from typing import Any
 from v2td.config import Settings
 from v2td.errors import JobError
 from v2td.jobs import Coordinates, Failure, Job, SourceRecord
-from v2td.messages import jobs_of
+from v2td.messages import Known, jobs_of
 
 NOWHERE = Coordinates("", "", 0, 0, 0)
 
@@ -22,7 +22,7 @@ def message(fields: Mapping[str, Any]) -> bytes:
 def read(value: bytes, settings: Settings) -> Job:
     """Return the job, whose coordinates mean nothing, that a message with one job asks for; raises JobError."""
     record = SourceRecord(None, value, ())
-    (found,) = jobs_of(record, NOWHERE, settings=settings.messages, model=settings.engine.model)
+    (found,) = jobs_of(record, NOWHERE, settings=settings.messages, known=Known.of(settings))
     if isinstance(found, Failure):
         raise JobError(found.error_class, found.reason)
     return found

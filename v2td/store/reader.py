@@ -47,6 +47,8 @@ class StoredTranscription:
     truncated: bool
     cached_from: UUID | None
     metadata: dict[str, Any]
+    route: dict[str, Any] | None
+    cost: float | None
     created_at: datetime
 
 

@@ -58,6 +58,8 @@ class TranscriptionRow(NamedTuple):
     truncated: bool
     cached_from: UUID | None
     metadata: dict[str, Any]
+    route: dict[str, Any] | None
+    cost: float | None
 
 
 class SegmentRow(NamedTuple):
@@ -147,7 +149,7 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
     at = job.coordinates
     return TranscriptionRow(
         id=job.id,
-        revision=0,
+        revision=revision_of(transcript),
         job_id=_clean(job.job_id),
         cluster_id=clean_text(at.cluster_id),
         topic=clean_text(at.topic),
@@ -158,7 +160,7 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
         tenant=_clean(job.tenant),
         audio_url=without_secrets(clean_text(job.audio_url)),
         audio_sha256=transcript.audio_sha256,
-        options_sha256=_options_sha256(job.options, transcript.model),
+        options_sha256=transcript.text_sha256 or _options_sha256(job.options, transcript.model),
         audio_bytes=transcript.audio_bytes,
         audio_seconds=transcript.audio_seconds,
         speech_seconds=transcript.speech_seconds,
@@ -172,18 +174,21 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
         timings=transcript.timings,
         speech_coverage_ratio=transcript.speech_coverage_ratio,
         truncated=transcript.truncated,
-        cached_from=None,
+        cached_from=transcript.cached_from,
         metadata=job.metadata,
+        route=transcript.route,
+        cost=transcript.cost or None,
     )
 
 
 def segment_rows(transcript: Transcript) -> list[SegmentRow]:
     """Return the rows of a transcript's segments, numbered from 0."""
     transcription_id = transcript.job.id
+    revision = revision_of(transcript)
     return [
         SegmentRow(  # by position, in half the time: of these there are the most
             transcription_id,
-            0,
+            revision,
             index,
             segment.channel,
             None,
@@ -198,6 +203,12 @@ def segment_rows(transcript: Transcript) -> list[SegmentRow]:
         )
         for index, segment in enumerate(transcript.segments)
     ]
+
+
+def revision_of(transcript: Transcript) -> int:
+    """Return the revision that a transcript is stored as."""
+    redo = transcript.job.redo
+    return redo.revision if redo else 0
 
 
 def failure_row(failure: Failure) -> FailureRow:

@@ -1,0 +1,9 @@
+"""Providers: whoever turns a recording into text, and the rules that choose one.
+
+In: a Recording (a file, its PCM and windows). Out: what was Heard. It may block on a provider for as long as the
+provider's own deadlines allow. The engine is a provider too, but lives elsewhere (v2td/local.py).
+"""
+
+from v2td.providers.protocol import EVERYTHING, Capabilities, Provider, Recording
+
+__all__ = ["EVERYTHING", "Capabilities", "Provider", "Recording"]

@@ -1,0 +1,1 @@
+"""The cache of results: a recording that was transcribed before gets its text from there."""

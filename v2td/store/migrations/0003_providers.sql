@@ -1,0 +1,18 @@
+-- Who transcribed, and why: the rule that chose, and what kept each other rule from choosing. NULL: nothing was asked.
+ALTER TABLE transcriptions ADD COLUMN route jsonb;
+-- What the provider charges, in the currency of the configuration; NULL: nothing.
+ALTER TABLE transcriptions ADD COLUMN cost double precision;
+
+-- Transcriptions that are to be done again as another revision (`v2td redo`): noted before their records are sent.
+CREATE TABLE redos (
+    id uuid NOT NULL,                       -- the transcription's
+    revision integer NOT NULL,              -- that is to come
+    run text NOT NULL,                      -- which command asked: what is resumed, and watched
+    model text,
+    provider text,
+    sent_at timestamptz,                    -- NULL: Kafka has not taken the record yet
+    failed text,                            -- why there will be no such revision
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (id, revision)
+);
+CREATE INDEX redos_run ON redos (run);
