@@ -139,6 +139,10 @@ class Journals:
                 del self._open[job.id]
             self._noted.pop(job.id, None)
 
+    def of(self, job_id: UUID) -> Journal | None:
+        """Return the journal that is open for a job."""
+        return self._open.get(job_id)
+
     async def _read(self, job_id: UUID) -> dict[Key, WindowResult]:
         """Return what was heard before; nothing when that cannot be read, which costs work and nothing else."""
         try:

@@ -4,6 +4,6 @@ In: a Recording (a file, its PCM and windows). Out: what was Heard. It may block
 provider's own deadlines allow. The engine is a provider too, but lives elsewhere (v2td/local.py).
 """
 
-from v2td.providers.protocol import EVERYTHING, Capabilities, Provider, Recording
+from v2td.providers.protocol import EVERYTHING, Capabilities, Provider, Recording, text_sha256
 
-__all__ = ["EVERYTHING", "Capabilities", "Provider", "Recording"]
+__all__ = ["EVERYTHING", "Capabilities", "Provider", "Recording", "text_sha256"]

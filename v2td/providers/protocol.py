@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from v2td.jobs import Audio, Heard, Options, Task, Window
+from v2td.jobs import Audio, Heard, Options, Task, Window, options_sha256
 
 EVERYTHING: frozenset[str] = frozenset(
     {"prompt", "hotwords", "beam_size", "condition_on_previous_text", "multilingual", "languages", "word_timestamps"}
@@ -101,3 +102,13 @@ class Provider(Protocol):
 
     async def health(self) -> str | None:
         """Say what is wrong with it; None when it is well. At most a few seconds."""
+
+
+@lru_cache(maxsize=1024)  # the same for most jobs
+def _text_sha256(options: Options, model: str, fingerprint: str) -> str:
+    return options_sha256(options, model, fingerprint)
+
+
+def text_sha256(options: Options, provider: Provider) -> str:
+    """Return the hex digest of all but the audio that decides the text: two equal ones may share a result."""
+    return _text_sha256(options, provider.model or "", provider.fingerprint)
