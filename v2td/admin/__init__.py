@@ -6,5 +6,6 @@ on nothing.
 
 from v2td.admin.routes import View
 from v2td.admin.server import serve
+from v2td.admin.transcriptions import Receiving, Transcriber, Upload
 
-__all__ = ["View", "serve"]
+__all__ = ["Receiving", "Transcriber", "Upload", "View", "serve"]

@@ -11,6 +11,8 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from v2td.admin.transcriptions import Transcriber
+
 
 class Access(Enum):
     """Who may ask."""
@@ -26,11 +28,15 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the daemon lets be seen: `alive` and `ready` say why not, or nothing; `status` is JSON."""
+    """What the daemon lets be seen: `alive` and `ready` say why not, or nothing; `status` is JSON.
+
+    With a `transcriber`, and [api] openai, it transcribes what is uploaded, too.
+    """
 
     alive: Callable[[], str | None]
     ready: Callable[[], str | None]
     status: Callable[[], dict[str, Any]]
+    transcriber: Transcriber | None = None
 
 
 @dataclass(frozen=True, slots=True)

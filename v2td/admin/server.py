@@ -18,7 +18,7 @@ from v2td.admin.connections import acceptor
 from v2td.admin.description import description
 from v2td.admin.guard import Guard
 from v2td.admin.routes import Route, View, routes
-from v2td.config import AdminSettings
+from v2td.config import AdminSettings, ApiSettings
 from v2td.errors import ServiceError
 from v2td.logs import get_logger
 
@@ -28,8 +28,10 @@ OPERATION = "listen for the admin endpoint"
 
 
 @asynccontextmanager
-async def serve(settings: AdminSettings, view: View) -> AsyncIterator[str]:
+async def serve(settings: AdminSettings, view: View, api: ApiSettings | None = None) -> AsyncIterator[str]:
     """Listen while the context lasts; yields the URL, without a path, or `unix:` and the socket's path.
+
+    With `api.openai` and a transcriber in the view, what is uploaded is transcribed, too.
 
     Raises ServiceError when the address cannot be had, or the certificate not be used.
     """
