@@ -1,7 +1,9 @@
 """Against a real MinIO: signatures are checked there, odd keys are stored there."""
 
+import contextlib
 import hashlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,11 @@ from pydantic import SecretStr
 
 from tests.fetch.conftest import MakeDownloader, Serve, answer
 from tests.services.state import Services
-from v2td.config import S3Settings
+from v2td.config import S3Settings, StoreSettings
 from v2td.errors import ErrorClass, JobError, ServiceError, TransientJobError
 from v2td.fetch import ObjectStore
 from v2td.fetch.urls import S3Source
+from v2td.jobs import Audio
 from v2td.metrics import FETCHED_BYTES
 
 
@@ -33,10 +36,12 @@ def recording(tmp_path: Path) -> Path:
     return file
 
 
+KEYS = {"access_key": "key", "secret_key": "canary-secret"}
+
+
 def local(serving: str, **values: object) -> S3Settings:
     """Settings for a stand-in server that says what MinIO will not say on demand."""
-    keys = {"endpoint_url": serving, "access_key": "key", "secret_key": "canary-secret"}
-    return S3Settings.model_validate(keys | values)
+    return S3Settings.model_validate({"endpoint_url": serving} | KEYS | values)
 
 
 ODD_KEYS = [
@@ -231,3 +236,82 @@ async def test_private_ca(
 async def test_unusable_ca_file(make_downloader: MakeDownloader, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="ca_file"):
         await make_downloader(s3=local("https://store.example", ca_file=tmp_path / "missing.pem"))
+
+
+@pytest.fixture
+async def stores(serve: Serve, server_tls: ssl.SSLContext, certificate: Path) -> tuple[StoreSettings, ...]:
+    """One with a CA of its own for calls-*, and one for two single buckets."""
+    calls = await serve(answer(body=b"a call"), tls=server_tls)
+    archive = await serve(answer(body=b"archived"))
+    return tuple(
+        StoreSettings.model_validate({"name": name, "buckets": buckets, "endpoint_url": url, "ca_file": ca} | KEYS)
+        for name, buckets, url, ca in (
+            ("calls", ["calls-*"], calls.url("", scheme="https"), certificate),
+            ("archive", ["archive", "calls-2019"], archive.url(""), None),
+        )
+    )
+
+
+async def test_each_bucket_at_its_store(
+    stores: tuple[StoreSettings, ...],
+    settings: S3Settings,
+    bucket: str,
+    make_downloader: MakeDownloader,
+    recording: Path,
+) -> None:
+    """All others lie in the real MinIO of [s3]."""
+    downloader = await make_downloader(s3=settings.model_copy(update={"stores": stores}), allowed_networks=())
+    await downloader.store.upload(recording, bucket, "a.wav")
+    found = {}
+    for url in (f"s3://{bucket}/a.wav", "s3://calls-2026/a.wav", "s3://calls-2019/a.wav", "s3://archive/a.wav"):
+        audio = await downloader.fetch(url)
+        found[url.split("/")[2]] = audio.path.read_bytes()
+    assert found == {
+        bucket: recording.read_bytes(),
+        "calls-2026": b"a call",
+        "calls-2019": b"a call",  # the first table that fits counts
+        "archive": b"archived",
+    }
+    assert await downloader.store.client("calls-1") is await downloader.store.client("calls-2")
+    assert await downloader.store.client("calls-1") is not await downloader.store.client(bucket)
+
+
+async def test_errors_name_the_store(make_downloader: MakeDownloader, tmp_path: Path) -> None:
+    store: dict[str, object] = {"name": "archive", "buckets": ["archive"], **KEYS}
+    dead = S3Settings.model_validate({"stores": [store | {"endpoint_url": "http://127.0.0.1:1"}]})
+    async with ObjectStore(dead) as objects:
+        with pytest.raises(ServiceError, match=r"127\.0\.0\.1:1") as refused:
+            await objects.check()
+    assert "s3.stores archive" in refused.value.hint
+    assert "canary" not in str(refused.value)
+    with pytest.raises(ServiceError, match=r"s3\.stores archive\.ca_file"):
+        await make_downloader(s3=S3Settings.model_validate({"stores": [store | {"ca_file": tmp_path / "none"}]}))
+
+
+async def test_versions(settings: S3Settings, bucket: str, make_downloader: MakeDownloader) -> None:
+    downloader = await make_downloader(s3=settings)
+    client = await downloader.store.client(bucket)
+    await client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    versions = [
+        (await client.put_object(Bucket=bucket, Key="a.wav", Body=body))["VersionId"] for body in (b"first", b"second")
+    ]
+    for version, content in zip([*versions, None], [b"first", b"second", b"second"], strict=True):
+        audio = await downloader.fetch(f"s3://{bucket}/a.wav", version)
+        assert audio.path.read_bytes() == content
+    with pytest.raises(JobError) as caught:
+        await downloader.fetch(f"s3://{bucket}/a.wav", "00000000-0000-0000-0000-000000000000")
+    assert caught.value.error_class is ErrorClass.NOT_FOUND
+
+
+async def test_recordings_that_are_sent(make_downloader: MakeDownloader, spooled: Callable[[], list[Path]]) -> None:
+    downloader = await make_downloader()
+    with downloader.incoming() as incoming:
+        incoming.write(b"sent ")
+        incoming.write(b"to us")
+    assert incoming.path.read_bytes() == b"sent to us"
+    assert incoming.sha256 == hashlib.sha256(b"sent to us").hexdigest()
+    downloader.discard(Audio(incoming.path, incoming.size_bytes, incoming.sha256, temporary=True))
+    with contextlib.suppress(RuntimeError), downloader.incoming() as incoming:
+        incoming.write(b"half")
+        raise RuntimeError
+    assert spooled() == []

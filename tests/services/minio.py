@@ -102,9 +102,9 @@ async def bucket(services: Services, prefix: str) -> AsyncIterator[str]:
     async with client(services.s3_endpoint, services.s3_access_key, services.s3_secret_key) as s3:
         await s3.create_bucket(Bucket=name)
         yield name
-        async for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-            for item in page.get("Contents", ()):
-                await s3.delete_object(Bucket=name, Key=item["Key"])
+        async for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
+            for item in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                await s3.delete_object(Bucket=name, Key=item["Key"], VersionId=item["VersionId"])
         await s3.delete_bucket(Bucket=name)
 
 

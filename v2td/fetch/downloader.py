@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
@@ -13,9 +14,9 @@ from aiohttp.abc import AbstractResolver
 from v2td.config import FetchSettings, S3Settings
 from v2td.fetch import files
 from v2td.fetch.guard import socket_factory
-from v2td.fetch.hosts import PrivateHosts
+from v2td.fetch.hosts import Access, PrivateHosts
 from v2td.fetch.s3 import ObjectStore
-from v2td.fetch.spool import Spool, default_spool_dir
+from v2td.fetch.spool import Incoming, Spool, default_spool_dir
 from v2td.fetch.transfer import Transfer, open_session
 from v2td.fetch.urls import FileSource, HttpSource, S3Source, parse
 from v2td.jobs import Audio
@@ -50,7 +51,8 @@ class Downloader:
                     resolver=self._resolver,
                 )
             )
-            store_session = await stack.enter_async_context(open_session(settings, tls=store.tls()))
+            store.check_certificates()
+            store_session = await stack.enter_async_context(open_session(settings, tls=ssl.create_default_context()))
             self._public = Transfer(public_session, spool, settings, max_redirects=settings.max_redirects)
             self._private = Transfer(store_session, spool, settings, max_redirects=0)
             self._stack = stack.pop_all()
@@ -60,13 +62,19 @@ class Downloader:
         await self._stack.aclose()
 
     @property
+    def store(self) -> ObjectStore:
+        """The object store that s3:// URLs are fetched from, open as long as this is."""
+        return self._store
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """Where the recordings lie that `fetch` returns."""
         return (self._spool.folder, *self._settings.file_roots)
 
-    async def fetch(self, url: str) -> Audio:
+    async def fetch(self, url: str, version_id: str | None = None) -> Audio:
         """Bring a recording onto this machine and return it; the caller hands it back to `discard`.
 
+        `version_id` names one version of an object in a bucket, and means nothing to other URLs.
         Raises JobError, transient where another attempt may help; NoRoomError when the disk is full or read-only;
         ServiceError when it is broken or S3 credentials are missing. Waiting for a place does not count towards
         total_seconds. A failure or a cancellation leaves no file behind.
@@ -77,9 +85,18 @@ class Downloader:
                 case HttpSource(target):
                     return await self._public.get(target, target.scheme, self._hosts.access(target))
                 case S3Source():
-                    return await self._private.get(await self._store.presign(source), "s3")
+                    target = await self._store.presign(source, version_id)
+                    return await self._private.get(target, "s3", Access(tls=self._store.tls(source.bucket)))
                 case FileSource(path):
                     return await files.read(path, self._settings)
+
+    def incoming(self) -> AbstractContextManager[Incoming]:
+        """Open a new empty file of the spool, for a recording that is sent to us.
+
+        An error or a cancellation in the block deletes it; when the block succeeds it is the caller's, an Audio to
+        hand to `discard`.
+        """
+        return self._spool.incoming()
 
     def discard(self, audio: Audio) -> None:
         """Delete what `fetch` made, when the disk allows it; a file:// source stays. Doing it twice is no error."""

@@ -222,7 +222,9 @@ async def _s3(settings: Settings) -> list[Check]:
 
 
 def _s3_configured(settings: S3Settings) -> bool:
-    return any((settings.endpoint_url, settings.access_key, settings.upload_bucket, settings.allowed_buckets))
+    return any(
+        (settings.endpoint_url, settings.access_key, settings.upload_bucket, settings.allowed_buckets, settings.stores)
+    )
 
 
 async def _model(settings: Settings) -> list[Check]:
