@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from v2td.engine.batch import WindowRequest, WindowResult
-from v2td.engine.language import Ballot
 from v2td.errors import JobError
 from v2td.jobs import SAMPLE_RATE, Options, Window, WindowTiming
+from v2td.language import Ballot
 
 BYTES_PER_SAMPLE = 2
 HEARD_BEFORE = -1  # the slot of a window that was heard before a restart

@@ -9,9 +9,9 @@ from dataclasses import replace
 from v2td.config import EngineSettings
 from v2td.engine.batch import MAX_PROMPT_TOKENS, WindowRequest
 from v2td.engine.hearing import Hearing, Item, Recognition
-from v2td.engine.language import LANGUAGE_WINDOWS, Ballot, elect
 from v2td.engine.packing import LONGEST_CLIP_SECONDS
 from v2td.jobs import SAMPLE_RATE, Options, Window, WindowMode
+from v2td.language import LANGUAGE_WINDOWS, Ballot, elect
 
 RESET_TEMPERATURE = 0.5  # a text that needed more is no good prompt (Whisper's prompt_reset_on_temperature)
 

@@ -5,7 +5,7 @@ mixed or of each on its own; `to_recording` puts the engine's times back. Blocks
 the event loop.
 """
 
-from v2td.speech.clock import covered_by_channel, covered_seconds, to_recording
+from v2td.clock import covered_by_channel, covered_seconds, to_recording
 from v2td.speech.decoder import Decoders, decoder_count
 from v2td.speech.speech import Speech
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v2td.engine.language import Ballot, elect
+from v2td.language import Ballot, elect
 
 languages = st.sampled_from(["en", "vi", "fr", "de"])
 ballots = st.lists(

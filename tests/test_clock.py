@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from v2td.clock import WindowClock, covered_by_channel, covered_seconds, fit, to_recording
 from v2td.jobs import SAMPLE_RATE, Segment, Span, Window, Word
-from v2td.speech.clock import WindowClock, covered_by_channel, covered_seconds, fit, to_recording
 
 SAMPLE = 1 / SAMPLE_RATE
 
