@@ -24,8 +24,16 @@ SECRETS = [
     "database.dsn",
     "database.read_dsn",
     "admin.token",
+    "cache.redis_url",
 ]
-IN_TABLES = ["fetch.hosts.bearer_token", "fetch.hosts.headers", "fetch.hosts.client_pem"]
+IN_TABLES = [
+    "fetch.hosts.bearer_token",
+    "fetch.hosts.headers",
+    "fetch.hosts.client_pem",
+    "providers.openai.api_key",
+    "providers.plugins.options",
+    "s3.stores.secret_key",
+]
 
 
 def secret_key(value: str, **environ: str) -> str:

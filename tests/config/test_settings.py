@@ -68,6 +68,7 @@ WITHOUT_UNIT = {
     "breaker_ratio",
     "compression_ratio_max",
     "no_speech_min",
+    "slow_factor",
 }
 
 
