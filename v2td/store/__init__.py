@@ -25,6 +25,7 @@ from v2td.store.progress import (
 )
 from v2td.store.reader import Reader, StoredFailure, StoredOutcome, StoredSegment, StoredTranscription, durable_jobs
 from v2td.store.replays import find_replay, has_outcome
+from v2td.store.results import find_result
 from v2td.store.writer import Writer
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "durable_jobs",
     "ensure_partitions",
     "find_replay",
+    "find_result",
     "forget_old",
     "has_outcome",
     "latest_version",

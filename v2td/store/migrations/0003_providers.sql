@@ -16,3 +16,7 @@ CREATE TABLE redos (
     PRIMARY KEY (id, revision)
 );
 CREATE INDEX redos_run ON redos (run);
+
+-- With the time: of all rows of a recording the newest is then read from the index, however many there are.
+DROP INDEX transcriptions_content;
+CREATE INDEX transcriptions_content ON transcriptions (audio_sha256, options_sha256, created_at);
