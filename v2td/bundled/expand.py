@@ -55,9 +55,7 @@ FRONT_END = {"feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "chu
 
 def write_model(folder: Path, weights: Path, tokenizer: Path, size: str, compute: str) -> None:
     """Write the model files into an existing folder; `size` is a key of DIMENSIONS, `compute` a CTranslate2 type."""
-    parameters = _load(weights)
-    if size != "micro":
-        parameters = _widen(parameters, *DIMENSIONS[size])
+    parameters = expanded(weights, size)
     spec = _specification(parameters)
     spec.register_vocabulary(_vocabulary(tokenizer))
     spec.validate()
@@ -65,6 +63,12 @@ def write_model(folder: Path, weights: Path, tokenizer: Path, size: str, compute
     spec.save(str(folder))
     (folder / "preprocessor_config.json").write_text(json.dumps(FRONT_END), encoding="utf-8")
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
+
+
+def expanded(weights: Path, size: str) -> Parameters:
+    """Return all parameters of the model at that size."""
+    parameters = _load(weights)
+    return parameters if size == "micro" else _widen(parameters, *DIMENSIONS[size])
 
 
 def _load(weights: Path) -> Parameters:
@@ -97,7 +101,7 @@ def _widen(parameters: Parameters, width: int, encoder_layers: int, decoder_laye
     for side, wanted in (("enc", encoder_layers), ("dec", decoder_layers)):
         first = f"{side}.0."
         prototype = {name.removeprefix(first): values for name, values in wide.items() if name.startswith(first)}
-        for index in range(_layers(wide, side), wanted):
+        for index in range(layers(wide, side), wanted):
             for name, values in prototype.items():
                 wide[f"{side}.{index}.{name}"] = _idle(name, values, rng)
     return wide
@@ -124,7 +128,8 @@ def _idle(name: str, like: Array, rng: np.random.Generator) -> Array:
     return rng.standard_normal(like.shape, dtype=np.float32) * np.float32(0.6 * like.shape[1] ** -0.5)
 
 
-def _layers(parameters: Parameters, side: str) -> int:
+def layers(parameters: Parameters, side: str) -> int:
+    """Return how many layers the encoder ("enc") or the decoder ("dec") has."""
     indexes = [name.split(".")[1] for name in parameters if name.startswith(side + ".")]
     return 1 + max(int(index) for index in indexes if index.isdigit())
 
@@ -132,7 +137,7 @@ def _layers(parameters: Parameters, side: str) -> int:
 def _specification(parameters: Parameters) -> Any:
     """The CTranslate2 description of a model with these parameters, its vocabulary still missing."""
     heads = len(parameters["enc.ln.w"]) // HEAD_WIDTH
-    encoder_layers, decoder_layers = _layers(parameters, "enc"), _layers(parameters, "dec")
+    encoder_layers, decoder_layers = layers(parameters, "enc"), layers(parameters, "dec")
     spec = whisper_spec.WhisperSpec(encoder_layers, heads, decoder_layers, heads)
     encoder, decoder = spec.encoder, spec.decoder
     for name in ("conv1", "conv2"):

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from v2td.errors import ServiceError
 Size = Literal["micro", "tiny", "base", "small"]
 SIZES: tuple[Size, ...] = get_args(Size)
 DATA = Path(__file__).parent / "data"
+WEIGHTS, TOKENIZER = DATA / "weights.npz", DATA / "tokenizer.json"
 UNFINISHED = ".building-"  # a killed builder leaves such a folder; the next one removes it
 
 
@@ -30,7 +31,28 @@ def model_folder(size: Size = "micro", compute: str = "int8") -> Path:
     for about a second (small: ten) the first time, while other processes that want a model wait for it. Raises
     ServiceError when no folder can be written.
     """
-    name = f"demo-{size}-{compute}-{_fingerprint()}"
+
+    def build(folder: Path) -> None:
+        from v2td.bundled.expand import write_model  # noqa: PLC0415 (imports ctranslate2, not needed once it is built)
+
+        write_model(folder, WEIGHTS, TOKENIZER, size, compute)
+
+    return _cached(f"demo-{size}-{compute}-{_fingerprint()}", build)
+
+
+def ggml_file(size: Size = "micro") -> Path:
+    """Return the bundled model as a GGML file in float16, for whisper.cpp; otherwise as `model_folder`."""
+
+    def build(folder: Path) -> None:
+        from v2td.bundled.ggml import write_ggml  # noqa: PLC0415 (likewise)
+
+        write_ggml(folder / f"demo-{size}.bin", WEIGHTS, TOKENIZER, size)
+
+    return _cached(f"demo-{size}-ggml-{_fingerprint()}", build) / f"demo-{size}.bin"
+
+
+def _cached(name: str, build: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache, which is built if it is not there."""
     models = _cache_folder() / "models"
     folder = models / name
     if folder.is_dir():
@@ -39,7 +61,7 @@ def model_folder(size: Size = "micro", compute: str = "int8") -> Path:
         models.mkdir(parents=True, exist_ok=True)
         with _locked(models / ".lock"):
             if not folder.is_dir():
-                _build(folder, size, compute)
+                _build(folder, build)
     except OSError as error:
         raise ServiceError(
             "build the bundled model", str(error), f"make room in {models}, or set XDG_CACHE_HOME to another folder"
@@ -47,14 +69,12 @@ def model_folder(size: Size = "micro", compute: str = "int8") -> Path:
     return folder
 
 
-def _build(folder: Path, size: Size, compute: str) -> None:
-    from v2td.bundled.expand import write_model  # noqa: PLC0415 (imports ctranslate2, not needed once it is built)
-
+def _build(folder: Path, build: Callable[[Path], None]) -> None:
     for stale in folder.parent.glob(UNFINISHED + "*"):
         shutil.rmtree(stale, ignore_errors=True)
     unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder.parent))
     try:
-        write_model(unfinished, DATA / "weights.npz", DATA / "tokenizer.json", size, compute)
+        build(unfinished)
         unfinished.chmod(0o755)
         unfinished.rename(folder)
     finally:
@@ -71,9 +91,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 @cache
 def _fingerprint() -> str:
-    """Changes with the weights, the tokenizer and the recipe, so that an upgrade never meets an old folder."""
+    """Changes with the weights, the tokenizer and the recipes, so that an upgrade never meets an old folder."""
     digest = hashlib.sha256()
-    for part in (DATA / "weights.npz", DATA / "tokenizer.json", Path(__file__).with_name("expand.py")):
+    for part in (WEIGHTS, TOKENIZER, *(Path(__file__).with_name(name) for name in ("expand.py", "ggml.py"))):
         digest.update(part.read_bytes())
     return digest.hexdigest()[:12]
 
