@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -102,11 +103,14 @@ class Daemon:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     async def _get(self, path: str) -> str:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{self.port}/{path}", timeout=aiohttp.ClientTimeout(10)) as answer,
-        ):
-            return await answer.text()
+        url = f"http://127.0.0.1:{self.port}/{path}"
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session:
+            while True:
+                async with session.get(url) as answer:
+                    if answer.status != HTTPStatus.TOO_MANY_REQUESTS:  # who looks in a loop may be told to wait
+                        answer.raise_for_status()
+                        return await answer.text()
+                await asyncio.sleep(1)
 
     def _said(self, event: str) -> list[dict[str, Any]]:
         quoted = json.dumps(event)

@@ -38,6 +38,7 @@ from v2td import store
 from v2td.bundled.recordings import AUDIO
 
 LOOK_SECONDS = 0.1
+COMMIT_SECONDS = 30.0  # for a group that has to be joined again
 TROUBLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _DONE = """
@@ -132,6 +133,8 @@ class World:
         With `all_committed`, offsets that are behind the last record count as a problem: all of them are done.
         """
         found = list(problems or [])
+        if all_committed and any(daemon.running for daemon in self.daemons.all):
+            await self._until_committed()  # who was just without a broker has to join its group again first
         for daemon in self.daemons.all:
             if daemon.running:
                 try:
@@ -154,6 +157,12 @@ class World:
             problems=found,
             figures=dict(figures or {}),
         )
+
+    async def _until_committed(self) -> None:
+        """Wait for the commits of what is done; the verdict says what is missing."""
+        end = time.monotonic() + COMMIT_SECONDS
+        while await self.uncommitted() and time.monotonic() < end:
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _done_or_none(self) -> int:
         try:
