@@ -1,33 +1,51 @@
-"""An outcome becomes durable: dead letter or delayed retry, row, metrics."""
+"""An outcome becomes durable: dead letter or delayed retry, row, metrics; then it is told to whoever wants to know."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from dataclasses import replace
+from random import Random
+from uuid import UUID
 
-from v2td import failpoints, metrics
-from v2td.intake import DeadLetters
-from v2td.jobs import Failure, Outcome, Transcript
+from v2td import failpoints, metrics, store
+from v2td.errors import ServiceError
+from v2td.intake import DeadLetters, Result, ResultsTopic
+from v2td.jobs import Failure, Outcome, SourceRecord, Transcript
 from v2td.logs import get_logger
+from v2td.retry import Backoff
 from v2td.stages import Stage
-from v2td.store import Writer
+from v2td.store import StoredFailure, StoredTranscription
+from v2td.store.rows import REQUESTED, FailureRow, TranscriptionRow, failure_row, transcription_row
 
 log = get_logger(__name__)
 
 _WRITE = Stage("write")
 _TRANSCRIBED = metrics.JOBS_FINISHED.labels("transcribed")
+BACKOFF = Backoff(initial=0.5, maximum=20)
 
 
 class Delivery:
-    """Delivers outcomes."""
+    """Delivers outcomes. `results` is None where nobody is told of them, and `database` then is not asked."""
 
-    def __init__(self, dead_letters: DeadLetters, writer: Writer) -> None:
+    def __init__(
+        self,
+        dead_letters: DeadLetters,
+        writer: store.Writer,
+        results: ResultsTopic | None = None,
+        database: store.Database | None = None,
+    ) -> None:
         self._dead_letters = dead_letters
         self._writer = writer
+        self._results = results if results is not None and results.wanted else None
+        self._database = database
+        self._random = Random()  # noqa: S311 (jitter)
 
     async def deliver(self, outcome: Outcome) -> Outcome:
-        """Make an outcome durable; return it as it was written.
+        """Make an outcome durable; return it as it was written, once it is told.
 
-        A failure's dead letter goes first, so that no row is without its letter. Raises ServiceError.
+        A failure's dead letter goes first, so that no row is without its letter; the result goes last, so that none is
+        told that is not there. Raises ServiceError.
         """
         await failpoints.reach("pipeline.heard")
         if isinstance(outcome, Failure):
@@ -45,7 +63,35 @@ class Delivery:
             log.warning("failed", error_class=durable.error_class, reason=durable.reason, attempts=durable.attempts)
         else:
             _publish(durable)
+        if self._results is not None and not (isinstance(durable, Failure) and durable.retried_later):
+            record = durable.record if isinstance(durable, Failure) else durable.job.record
+            await self._results.tell(_result_of(durable), record.key)
+            await failpoints.reach("pipeline.told")
         return durable
+
+    async def tell_again(self, ids: Collection[UUID], record: SourceRecord) -> None:
+        """Tell the outcomes that a record had before it came again: it may be for that that it was not resolved.
+
+        `ids` are those of its jobs; that of the record itself stands for what it replayed. Waits for Postgres.
+        """
+        if self._results is None or not ids:
+            return
+        for row in await self._rows(ids):
+            if isinstance(row, StoredTranscription):
+                await self._results.tell(_transcribed(row), record.key)
+            elif row.replay_state != REQUESTED:
+                await self._results.tell(_failed(row), record.key)
+
+    async def _rows(self, ids: Collection[UUID]) -> list[store.StoredOutcome]:
+        assert self._database is not None
+        tries = 0
+        while True:
+            try:
+                return await store.outcomes(self._database, ids)
+            except ServiceError as error:
+                tries += 1
+                log.warning("results not looked up yet", error=str(error), tries=tries)
+                await asyncio.sleep(BACKOFF.pause(tries, self._random))
 
     async def _sent(self, failure: Failure) -> Failure:
         """Send the failure's dead letter, or its record to the retry topic; return the failure as its row is to be."""
@@ -72,4 +118,52 @@ def _publish(transcript: Transcript) -> None:
         seconds=round(seconds, 2),
         language=transcript.language,
         segments=len(transcript.segments),
+    )
+
+
+def _result_of(outcome: Outcome) -> Result:
+    if isinstance(outcome, Failure):
+        return _failed(failure_row(outcome))
+    return _transcribed(transcription_row(outcome))
+
+
+def _transcribed(row: TranscriptionRow | StoredTranscription) -> Result:
+    return Result(
+        id=row.id,
+        revision=row.revision,
+        status="transcribed",
+        job_id=row.job_id,
+        cluster=row.cluster_id,
+        topic=row.topic,
+        partition=row.kafka_partition,
+        offset=row.kafka_offset,
+        record_index=row.record_index,
+        audio_url=row.audio_url,
+        tenant=row.tenant,
+        provider=row.provider,
+        model=row.model,
+        task=row.task,
+        language=row.language,
+        audio_seconds=row.audio_seconds,
+        text=row.text,
+        outputs=tuple(row.timings.get("outputs", ())),
+        cached_from=row.cached_from,
+    )
+
+
+def _failed(row: FailureRow | StoredFailure) -> Result:
+    return Result(
+        id=row.id,
+        revision=0,
+        status="failed",
+        job_id=row.job_id,
+        cluster=row.cluster_id,
+        topic=row.topic,
+        partition=row.kafka_partition,
+        offset=row.kafka_offset,
+        record_index=row.record_index,
+        audio_url=row.audio_url,
+        error_class=row.error_class,
+        reason=row.reason,
+        attempts=row.attempts,
     )

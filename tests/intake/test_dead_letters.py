@@ -15,7 +15,7 @@ from tests.intake.conftest import MakeSettings, everything_in
 from v2td import metrics
 from v2td.config import KafkaSettings, MessageSettings
 from v2td.errors import ErrorClass, ServiceError
-from v2td.intake import DeadLetters, admin_client, dead_letters, ensure_topic
+from v2td.intake import DeadLetters, admin_client, ensure_topic, sender
 from v2td.intake.connection import CREATE
 from v2td.intake.dead_letters import MAX_KEPT_BYTES, letter_headers
 from v2td.jobs import MAX_REASON, Coordinates, Failure, Headers, SourceRecord
@@ -158,7 +158,7 @@ async def test_what_brokers_refuse_for_good_is_given_up(
     assert settings.retry_topic is not None
     await configured_topic(settings, settings.dead_letter_topic, {"message.timestamp.before.max.ms": "1000"})
     await configured_topic(settings, settings.retry_topic, {"cleanup.policy": "compact"})
-    monkeypatch.setattr(dead_letters, "REFUSED_SECONDS", 1.0)
+    monkeypatch.setattr(sender, "REFUSED_SECONDS", 1.0)
     sent = [metrics.DEAD_LETTERS.labels(each)._value.get() for each in ("yes", "no")]
     async with DeadLetters(settings) as letters, asyncio.timeout(20):
         assert not await letters.delay(failure(SourceRecord(None, b"value", ())), 1)
@@ -198,8 +198,8 @@ async def test_a_topic_that_may_not_be_made_again_hangs_nothing(
     async with DeadLetters(settings) as letters, asyncio.timeout(30):
         async with admin_client(settings) as admin:
             await admin.delete_topics([settings.dead_letter_topic])
-        monkeypatch.setattr(dead_letters, "ensure_topic", refuse)
-        monkeypatch.setattr(dead_letters, "REFUSED_SECONDS", 1.0)
+        monkeypatch.setattr(sender, "ensure_topic", refuse)
+        monkeypatch.setattr(sender, "REFUSED_SECONDS", 1.0)
         await letters.send(failure(SourceRecord(b"key", b"value", ())))
     assert metrics.DEAD_LETTERS.labels("no")._value.get() == sent
 

@@ -1,4 +1,4 @@
-"""Where jobs come from: the Kafka consumer, the offsets it may commit, and the dead letters.
+"""Where jobs come from: the Kafka consumer, the offsets it may commit, the dead letters, and the topic of results.
 
 In: records. Out: calls of a handler that returns when their outcomes are durable. Blocks on the brokers only.
 """
@@ -7,5 +7,16 @@ from v2td.intake.connection import admin_client, client_options, cluster_id, ens
 from v2td.intake.consumer import Intake
 from v2td.intake.dead_letters import DeadLetters
 from v2td.intake.refusals import explained
+from v2td.intake.results_topic import Result, ResultsTopic
 
-__all__ = ["DeadLetters", "Intake", "admin_client", "client_options", "cluster_id", "ensure_topic", "explained"]
+__all__ = [
+    "DeadLetters",
+    "Intake",
+    "Result",
+    "ResultsTopic",
+    "admin_client",
+    "client_options",
+    "cluster_id",
+    "ensure_topic",
+    "explained",
+]

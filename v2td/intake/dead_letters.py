@@ -6,29 +6,13 @@ Both are sent before the failure row is written, so at least once. Readers drop 
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
-from random import Random
-from typing import Self
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    BrokerResponseError,
-    InvalidTopicError,
-    KafkaError,
-    LeaderNotAvailableError,
-    MessageSizeTooLargeError,
-    NotLeaderForPartitionError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from v2td import metrics
 from v2td.config import KafkaSettings
-from v2td.errors import ServiceError
-from v2td.intake.connection import CREATE, client_options, ensure_topic
+from v2td.intake.sender import Sender
 from v2td.jobs import Failure, Headers, SourceRecord
 from v2td.logs import get_logger
 from v2td.messages.headers import (
@@ -41,45 +25,21 @@ from v2td.messages.headers import (
     WHOLE_RECORD,
     without,
 )
-from v2td.retry import Backoff
 
 log = get_logger(__name__)
 
 MAX_KEPT_BYTES = 16_384  # of the original's key and of its headers, in a truncated letter
 MAX_SHARED_BYTES = 1024  # of them where another letter has them whole
-BACKOFF = Backoff(initial=0.5, maximum=10)
-REFUSED_SECONDS = 10.0  # how long a record is tried that the brokers refuse for good, as far as they can tell
-TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-PERHAPS_DELETED = (UnknownTopicOrPartitionError, NotLeaderForPartitionError, LeaderNotAvailableError)
 
 
-class DeadLetters:
-    """The producer of dead letters; an async context manager. Creates its topics when it may, also while it runs."""
+class DeadLetters(Sender):
+    """The producer of dead letters and of later retries; an async context manager."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        self._random = Random()  # noqa: S311 (jitter)
-        self._creating = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        await ensure_topic(self._settings, self._settings.dead_letter_topic)
-        if self._settings.retry_topic is not None:
-            await ensure_topic(self._settings, self._settings.retry_topic)
-        # Not idempotent: after one refused batch (too large) aiokafka's sequence numbers are out of order for ever.
-        self._producer = AIOKafkaProducer(**client_options(self._settings), acks="all", compression_type="zstd")
-        try:
-            await self._producer.start()
-        except KafkaError as error:
-            await self._producer.stop()
-            raise ServiceError("start the dead-letter producer", str(error), "see kafka.* in the config") from error
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        try:
-            async with asyncio.timeout(self._settings.commit_timeout_seconds):
-                await self._producer.stop()
-        except TimeoutError:  # every letter that counts was acknowledged; the broker is gone
-            log.warning("dead-letter producer did not stop in time")
+        retry_topic = settings.retry_topic
+        super().__init__(
+            settings, "dead letter", settings.dead_letter_topic, *([] if retry_topic is None else [retry_topic])
+        )
 
     async def send(self, failure: Failure) -> None:
         """Return once the brokers have the letter, however long they are away.
@@ -97,11 +57,11 @@ class DeadLetters:
         try:
             if not truncated:
                 headers = letter_headers(failure, truncated=False)
-                truncated = not await self._acknowledged(topic, SourceRecord(key, value, headers))
+                truncated = not await self.acknowledged(topic, SourceRecord(key, value, headers))
             if truncated:
                 key = key if len(key) <= _room(failure) else row_id.encode()
                 headers = letter_headers(failure, truncated=True)
-                if not await self._acknowledged(topic, SourceRecord(key, b"", headers)):
+                if not await self.acknowledged(topic, SourceRecord(key, b"", headers)):
                     raise MessageSizeTooLargeError
         except KafkaError as error:
             log.error("dead letter refused", id=row_id, error=str(error))
@@ -119,50 +79,10 @@ class DeadLetters:
         not_before = time.time() + self._settings.retry_delay_seconds
         headers = retry_headers(failure, round_number, int(not_before * 1000))
         try:
-            return await self._acknowledged(topic, SourceRecord(record.key, record.value, headers))
+            return await self.acknowledged(topic, SourceRecord(record.key, record.value, headers))
         except KafkaError as error:
             log.error("delayed retry refused", id=str(failure.coordinates.row_id()), error=str(error))
             return False
-
-    async def _acknowledged(self, topic: str, record: SourceRecord) -> bool:
-        """Return True once the brokers have the record, however long they are away; False when it is too large.
-
-        KafkaError when they refuse it for REFUSED_SECONDS, for a reason that they do not call passing.
-        """
-        failures, refused_since = 0, math.inf
-        value = b"" if record.key is None and record.value is None else record.value  # aiokafka asserts one of them
-        while True:
-            try:
-                await self._producer.send_and_wait(topic, key=record.key, value=value, headers=list(record.headers))
-            except TOO_LARGE:
-                return False
-            except (TopicAuthorizationFailedError, InvalidTopicError) as error:
-                raise ServiceError("send a dead letter", f"{topic}: {error}", "check the topic and its ACL") from error
-            except KafkaError as error:
-                failures += 1
-                log.warning("dead letter not sent yet", topic=topic, error=str(error), failures=failures)
-                refused = isinstance(error, BrokerResponseError) and not error.retriable
-                if isinstance(error, PERHAPS_DELETED):
-                    refused = not await self._created_again(topic)
-                now = time.monotonic()
-                refused_since = min(refused_since, now) if refused else math.inf
-                if now - refused_since >= REFUSED_SECONDS:
-                    raise
-                await asyncio.sleep(BACKOFF.pause(failures, self._random))
-            else:
-                return True
-
-    async def _created_again(self, topic: str) -> bool:
-        """Create a topic that was deleted; False when that is refused."""
-        if self._creating.locked():  # another letter does it
-            return True
-        async with self._creating:
-            try:
-                await ensure_topic(self._settings, topic)
-            except (ServiceError, KafkaError) as error:
-                log.warning("topic not created", topic=topic, error=str(error))
-                return not (isinstance(error, ServiceError) and error.operation == CREATE)
-        return True
 
 
 def letter_headers(failure: Failure, *, truncated: bool) -> Headers:

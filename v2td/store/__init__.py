@@ -23,7 +23,15 @@ from v2td.store.progress import (
     save_windows,
     unfinished,
 )
-from v2td.store.reader import Reader, StoredFailure, StoredOutcome, StoredSegment, StoredTranscription, durable_jobs
+from v2td.store.reader import (
+    Reader,
+    StoredFailure,
+    StoredOutcome,
+    StoredSegment,
+    StoredTranscription,
+    durable_jobs,
+    outcomes,
+)
 from v2td.store.replays import find_replay, has_outcome
 from v2td.store.results import find_result
 from v2td.store.writer import Writer
@@ -50,6 +58,7 @@ __all__ = [
     "load_windows",
     "note_death",
     "open_database",
+    "outcomes",
     "report",
     "save_windows",
     "schema_version",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -132,6 +133,12 @@ UNION ALL {_next_durable("failures", "id")}
 UNION ALL {_next_durable("replays", "record_id")}
 ORDER BY kafka_offset, id LIMIT {DURABLE_AT_ONCE}
 """
+_REPLAYED = "SELECT replay_of FROM replays WHERE record_id = ANY($1::uuid[])"
+_NEWEST = f"""
+SELECT DISTINCT ON (id) {_columns(StoredTranscription)} FROM transcriptions WHERE id = ANY($1::uuid[])
+ORDER BY id, revision DESC
+"""  # noqa: S608 (our own column names)
+_FAILURES_OF = f"SELECT {_columns(StoredFailure)} FROM failures WHERE id = ANY($1::uuid[])"  # noqa: S608
 
 
 class Reader:
@@ -173,6 +180,19 @@ class Reader:
             transcriptions = await connection.fetch(_TRANSCRIPTIONS.format(condition), *arguments)
             failures = await connection.fetch(_FAILURES.format(condition), *arguments)
         return (*(StoredTranscription(**row) for row in transcriptions), *(StoredFailure(**row) for row in failures))
+
+
+async def outcomes(database: Database, ids: Collection[UUID]) -> list[StoredOutcome]:
+    """Return the newest outcomes of jobs, or of what the records of these ids replayed, in no certain order.
+
+    Asks the primary. Raises ServiceError.
+    """
+    async with database.acquire("look up outcomes") as connection:
+        replayed = await connection.fetch(_REPLAYED, list(ids))
+        jobs = [*ids, *(row["replay_of"] for row in replayed)]
+        transcriptions = await connection.fetch(_NEWEST, jobs)
+        failures = await connection.fetch(_FAILURES_OF, jobs)
+    return [*(StoredTranscription(**row) for row in transcriptions), *(StoredFailure(**row) for row in failures)]
 
 
 async def durable_jobs(
