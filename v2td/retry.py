@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from random import Random
 
 
@@ -22,3 +25,18 @@ class Backoff:
         exponent = min(failures - 1, 64)  # beyond it only the maximum counts, and floats end
         drawn = random.uniform(0, min(self.maximum, self.initial * self.factor**exponent))
         return drawn if asked is None else max(drawn, min(asked, self.maximum))
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After header asks for: a number or an HTTP date; None when it says neither."""
+    if value is None:
+        return None
+    if match := re.fullmatch(r"\s*([0-9]{1,9})\s*", value):
+        return float(match[1])
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    if date.tzinfo is None:  # "-0000": UTC, its place unknown
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - now).total_seconds())

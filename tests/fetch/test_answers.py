@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v2td.errors import ErrorClass, TransientJobError
-from v2td.fetch.answers import Pace, refusal, retry_after_seconds
+from v2td.fetch.answers import Pace, refusal
+from v2td.retry import retry_after_seconds
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

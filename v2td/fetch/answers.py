@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 from v2td.errors import ErrorClass, JobError, TransientJobError
+from v2td.retry import retry_after_seconds
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BODY_BYTES = 4096  # of an error's body that are read for the object store's code
@@ -44,21 +44,6 @@ def refusal(status: int, body: bytes, retry_after: str | None, now: datetime) ->
         return TransientJobError(ErrorClass.HTTP_ERROR, reason, retry_after_seconds(retry_after, now))
     by_status = _BY_STATUS.get(status, ErrorClass.HTTP_ERROR)
     return JobError(_BY_CODE.get(code, by_status) if code else by_status, reason)
-
-
-def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header asks for: a number or an HTTP date; None when it says neither."""
-    if value is None:
-        return None
-    if match := re.fullmatch(r"\s*([0-9]{1,9})\s*", value):
-        return float(match[1])
-    try:
-        date = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    if date.tzinfo is None:  # "-0000": UTC, its place unknown
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - now).total_seconds())
 
 
 class Pace:
