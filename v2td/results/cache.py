@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -38,9 +38,15 @@ class Lease:
 class ResultCache:
     """Texts by the recording's digest and that of all that decides its text; an async context manager."""
 
-    def __init__(self, database: store.Database, settings: CacheSettings) -> None:
+    def __init__(
+        self,
+        database: store.Database,
+        settings: CacheSettings,
+        accepts: Callable[[Found], bool] = lambda _found: True,
+    ) -> None:
         self._database = database
         self._settings = settings
+        self._accepts = accepts  # a text of before, by the settings of today
         self._flights = Flights()
         self._postgres = Rest("Postgres")
 
@@ -102,4 +108,5 @@ class ResultCache:
             self._postgres.failed(error)
             return None
         self._postgres.answered()
-        return None if rows is None else of_rows(*rows)
+        found = None if rows is None else of_rows(*rows)
+        return found if found and self._accepts(found) else None

@@ -43,7 +43,7 @@ class _Same:
     """Those with the same recording."""
 
     flights: list[Flight] = field(default_factory=list)
-    waiting: list[_Waiting] = field(default_factory=list)
+    waiting: dict[int, _Waiting] = field(default_factory=dict)  # by arrival
     failures: int = 0  # of those that were ahead
 
 
@@ -74,18 +74,15 @@ class Flights:
                 flight = Flight(audio_sha256, digests, priority)
                 same.flights.append(flight)
                 return flight
-            found = await self._wait(same, digests, priority, arrival)
+            told: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
+            same.waiting[arrival] = _Waiting(digests, priority, arrival, told)
+            try:
+                found = await told
+            finally:
+                del same.waiting[arrival]
+                self._forget(audio_sha256, same)
             if found is not None:
                 return found
-            self._forget(audio_sha256, same)
-
-    async def _wait(self, same: _Same, digests: frozenset[str], priority: int, arrival: int) -> Found | None:
-        waiting = _Waiting(digests, priority, arrival, asyncio.get_running_loop().create_future())
-        same.waiting.append(waiting)
-        try:
-            return await waiting.told
-        finally:
-            same.waiting.remove(waiting)
 
     def land(self, flight: Flight, found: Found | None, *, failed: bool = True) -> None:
         """End a flight: with the text, or so that others go ahead. Only the first call counts.
@@ -103,7 +100,7 @@ class Flights:
         fits = found is not None and found.text_sha256 in flight.digests
         same.failures = 0 if fits else same.failures + failed
         # The most urgent is woken first, and finds nobody ahead.
-        for waiting in sorted(same.waiting, key=attrgetter("priority", "arrival")):
+        for waiting in sorted(same.waiting.values(), key=attrgetter("priority", "arrival")):
             if waiting.told.done():
                 continue
             if found is not None and found.text_sha256 in waiting.digests:

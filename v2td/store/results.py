@@ -13,13 +13,16 @@ def _columns(row: type) -> str:
     return ", ".join(field.name for field in fields(row))
 
 
-# For each digest its newest row, from the end of the index: of hold music there may be a million.
+# For each digest its newest row: the last one in the index up to there, if it is one of that digest. Asked for with
+# `=`, hold music, of which there may be a million rows, tempts Postgres to go through all rows by their time.
 _NEWEST = f"""
 SELECT newest.* FROM unnest($2::text[]) AS asked (digest) CROSS JOIN LATERAL (
     SELECT {_columns(StoredTranscription)} FROM transcriptions
-    WHERE audio_sha256 = $1 AND options_sha256 = asked.digest
-    ORDER BY created_at DESC, revision DESC LIMIT 1
-) newest ORDER BY newest.created_at DESC, newest.revision DESC LIMIT 1
+    WHERE (audio_sha256, options_sha256, created_at) <= ($1, asked.digest, 'infinity')
+    ORDER BY audio_sha256 DESC, options_sha256 DESC, created_at DESC LIMIT 1
+) newest
+WHERE newest.audio_sha256 = $1 AND newest.options_sha256 = asked.digest
+ORDER BY newest.created_at DESC LIMIT 1
 """  # noqa: S608 (our own column names)
 _SEGMENTS = f"""
 SELECT {_columns(StoredSegment)} FROM transcript_segments
