@@ -18,6 +18,18 @@ LINGER_SECONDS = 1.0  # for the rest of a body that nobody wants, so that its se
 class Connection(web.RequestHandler):
     """aiohttp's, but that what is no HTTP makes no traceback in the log: anybody can send that."""
 
+    work: asyncio.Task[object] | None = None  # for somebody who has the token: it gives way to no other connection
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End what is done for a client that is gone."""
+        if self.work is not None:
+            self.work.cancel()
+        super().connection_lost(exc)
+
+    def linger(self, seconds: float) -> None:
+        """Read on for so long behind an answer: who is still sending may get to read it."""
+        self._lingering_time = seconds
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -48,11 +60,15 @@ def acceptor(settings: AdminSettings, server: web.Server) -> Callable[[], Connec
     }
 
     def accept() -> Connection:
-        transports = [connection.transport for connection in server.connections]
-        living = [transport for transport in transports if transport is not None and not transport.is_closing()]
+        living = [
+            (connection, transport)
+            for connection in server.connections
+            if (transport := connection.transport) is not None and not transport.is_closing()
+        ]
         if len(living) >= settings.max_connections:
             ADMIN_REJECTED.labels("connections").inc()
-            living[0].abort()
+            idle = (transport for connection, transport in living if getattr(connection, "work", None) is None)
+            next(idle, living[0][1]).abort()
         return Connection(server, loop=loop, **options)
 
     return accept

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from v2td import __version__
 from v2td.admin.answers import PROBLEM_TYPE
+from v2td.admin.openai_shapes import ERROR
 from v2td.admin.routes import Access, Route, json_answer
 
 
@@ -80,21 +81,30 @@ def _document(table: Sequence[Route], *, local: bool) -> dict[str, Any]:
         operation = {
             "summary": route.summary,
             "security": [{"bearer": []}] if route.access.asks_for_token(local=local) else [],
-            "responses": {**route.responses, "4XX": {"$ref": "#/components/responses/Problem"}},
+            "responses": {**route.responses, "4XX": {"$ref": f"#/components/responses/{route.error}"}},
         }
+        if route.parameters:
+            operation["parameters"] = list(route.parameters)
+        if route.body is not None:
+            operation["requestBody"] = route.body
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     schemas: dict[str, Any] = {}
-    for shape in (Problem, Status):
+    shapes: list[type[BaseModel]] = [Problem, Status, *(shape for route in table for shape in route.shapes)]
+    for shape in dict.fromkeys(shapes):
         schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {}) | {shape.__name__: schema}
-    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    errors = {
+        name: {"description": "Refused.", "content": {media: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+        for name, media in (("Problem", PROBLEM_TYPE), (ERROR, "application/json"))
+        if name in schemas
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "v2td", "version": __version__, "description": "The admin endpoint of a v2td daemon."},
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "responses": {"Problem": {"description": "Refused.", "content": {PROBLEM_TYPE: problem}}},
+            "responses": errors,
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }

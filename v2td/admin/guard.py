@@ -32,7 +32,7 @@ class Guard:
     def __init__(self, settings: AdminSettings, routes: Sequence[Route]) -> None:
         self._settings = settings
         self._token = settings.token.get_secret_value().encode() if settings.token else None
-        self._access = {(route.method, route.path): route.access for route in routes}
+        self._routes = {(route.method, route.path): route for route in routes}
         self._rate = RateLimit(settings.requests_per_second)
         self._names = {name.lower() for name in ("localhost", settings.host, *settings.allowed_hosts)}
 
@@ -41,28 +41,30 @@ class Guard:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Answer a request, or say why not."""
+        route = self._route_of(request)
+        refuse = problem if route is None else route.refuse
         try:
-            access = self._access_of(request)
             self._check_host(request)
-            if access is not Access.PROBE:
+            if route is None or route.access is not Access.PROBE:
                 self._check_rate(request)
-            if access is not None:
-                self._check_token(request, access)
-            await self._read_body(request)
+            if route is not None:
+                self._check_token(request, route.access)
+            if route is None or route.body is None:
+                await self._read_body(request)
             return await handler(request)
         except web.HTTPException as error:
-            return problem(error.status, error.text or error.reason, _kept(error.headers))
+            return refuse(error.status, error.text or error.reason, _kept(error.headers))
         except Exception:
             log.exception("admin endpoint", path=request.path)
-            return problem(500, "see the daemon's log")
+            return refuse(500, "see the daemon's log", None)
 
-    def _access_of(self, request: web.Request) -> Access | None:
-        """Who may ask; None: nothing is there, or not by this method, which the router is going to say."""
+    def _route_of(self, request: web.Request) -> Route | None:
+        """What is asked for; None: nothing is there, or not by this method, which the router is going to say."""
         resource = request.match_info.route.resource
         if resource is None:
             return None
         method = "GET" if request.method == "HEAD" else request.method
-        return self._access[method, resource.canonical]
+        return self._routes[method, resource.canonical]
 
     def _check_host(self, request: web.Request) -> None:
         """Refuse other names than ours: a browser sends the page's, and a page's name can be pointed at us.

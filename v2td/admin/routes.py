@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
 
+from v2td.admin.answers import problem
 from v2td.admin.transcriptions import Transcriber
 
 
@@ -41,7 +43,12 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation: how it is asked for, who may ask, what answers, and what OpenAPI says of its answers."""
+    """One operation: how it is asked for, who may ask, what answers, and what OpenAPI says of its answers.
+
+    `body` is what OpenAPI says of a body that `answer` reads by itself, however long; all others are short, and read
+    before. `parameters` are those of the path. `shapes` are the schemas that all this refers to; `error` is the one of
+    its errors, and `refuse` makes them.
+    """
 
     method: str
     path: str
@@ -49,6 +56,11 @@ class Route:
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
     summary: str
     responses: dict[str, Any]
+    body: dict[str, Any] | None = None
+    parameters: tuple[dict[str, Any], ...] = ()
+    shapes: tuple[type[BaseModel], ...] = ()
+    error: str = "Problem"
+    refuse: Callable[[int, str, Mapping[str, str] | None], web.StreamResponse] = problem
 
     def __post_init__(self) -> None:
         """See that nothing writes without the token."""

@@ -17,6 +17,7 @@ from v2td.admin.answers import add_headers
 from v2td.admin.connections import acceptor
 from v2td.admin.description import description
 from v2td.admin.guard import Guard
+from v2td.admin.openai import openai_routes
 from v2td.admin.routes import Route, View, routes
 from v2td.config import AdminSettings, ApiSettings
 from v2td.errors import ServiceError
@@ -35,7 +36,10 @@ async def serve(settings: AdminSettings, view: View, api: ApiSettings | None = N
 
     Raises ServiceError when the address cannot be had, or the certificate not be used.
     """
-    async with serve_routes(settings, routes(view)) as url:
+    table = routes(view)
+    if api is not None and api.openai and view.transcriber is not None:
+        table = (*table, *openai_routes(view.transcriber, view.ready, api, settings))
+    async with serve_routes(settings, table) as url:
         yield url
 
 

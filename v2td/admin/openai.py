@@ -1,0 +1,166 @@
+"""Transcription on demand, as OpenAI's API has it: what is uploaded is answered with its text, and kept nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import web
+
+from v2td.admin.connections import Connection
+from v2td.admin.form import Form, request_body
+from v2td.admin.openai_shapes import API_SHAPES, ERROR, MODEL_ANSWER, MODELS_ANSWER, TEXT_ANSWER
+from v2td.admin.refusals import RefusedError, busy, of_job, of_service, refusal, unavailable
+from v2td.admin.renderings import MEDIA_TYPES, render
+from v2td.admin.routes import Access, Route, json_answer
+from v2td.admin.sse import Events
+from v2td.admin.transcriptions import Transcriber, Upload
+from v2td.admin.uploads import Uploads
+from v2td.config import AdminSettings, ApiSettings
+from v2td.errors import ErrorClass, JobError, ServiceError
+from v2td.jobs import Task, Transcript
+from v2td.logs import get_logger
+from v2td.metrics import API_REQUESTS
+
+log = get_logger(__name__)
+
+
+def openai_routes(
+    transcriber: Transcriber, ready: Callable[[], str | None], api: ApiSettings, admin: AdminSettings
+) -> Sequence[Route]:
+    """Return the API's operations; `ready` says why nothing can be transcribed now."""
+    answers = _Answers(transcriber, ready, api, admin)
+    common: dict[str, Any] = {"shapes": API_SHAPES, "error": ERROR, "refuse": refusal}
+    body = request_body()
+    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    return (
+        Route(
+            *("POST", "/v1/audio/transcriptions", Access.TOKEN, answers.transcriptions, "Transcribe a recording"),
+            *(TEXT_ANSWER, body),
+            **common,
+        ),
+        Route(
+            *("POST", "/v1/audio/translations", Access.TOKEN, answers.translations, "Say in English what is said"),
+            *(TEXT_ANSWER, body),
+            **common,
+        ),
+        Route(
+            "GET", "/v1/models", Access.TOKEN, answers.models, "Models that can be asked for", MODELS_ANSWER, **common
+        ),
+        Route(
+            *("GET", "/v1/models/{model}", Access.TOKEN, answers.model, "One of them", MODEL_ANSWER),
+            parameters=(name,),
+            **common,
+        ),
+    )
+
+
+class _Answers:
+    def __init__(
+        self, transcriber: Transcriber, ready: Callable[[], str | None], api: ApiSettings, admin: AdminSettings
+    ) -> None:
+        self._transcriber = transcriber
+        self._ready = ready
+        self._api = api
+        self._admin = admin
+        self._uploads = Uploads(transcriber, api, admin)
+        self._under_way = 0
+        self._since = int(time.time())
+
+    async def transcriptions(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, "transcribe")
+
+    async def translations(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, "translate")
+
+    async def models(self, _request: web.Request) -> web.StreamResponse:
+        return json_answer({"object": "list", "data": [self._model(each) for each in self._transcriber.models()]})
+
+    async def model(self, request: web.Request) -> web.StreamResponse:
+        try:
+            known = Form(model=request.match_info["model"]).known_model(self._transcriber.models())
+        except RefusedError as error:
+            return error.answer()
+        assert known is not None
+        return json_answer(self._model(known))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._since, "owned_by": "v2td"}
+
+    async def _answer(self, request: web.Request, task: Task) -> web.StreamResponse:
+        try:
+            with self._place(request):
+                return await self._answer_in_time(request, task)
+        except RefusedError as error:
+            return error.answer()
+
+    @contextmanager
+    def _place(self, request: web.Request) -> Iterator[None]:
+        """Hold one of the places while the block runs, and count how it ends; raises RefusedError without one."""
+        result = "failed"  # whatever else may come: a client that goes away, too
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.linger(self._admin.request_seconds)
+        try:
+            if (reason := self._ready()) is not None:
+                raise unavailable(f"not ready: {reason}")
+            if self._under_way >= self._api.concurrency:
+                raise busy(f"{self._under_way} requests are under way already (api.concurrency)")
+            self._under_way += 1
+            connection.work = asyncio.current_task()
+            try:
+                yield
+            finally:
+                connection.work = None
+                self._under_way -= 1
+            result = "ok"
+        except RefusedError as error:
+            result = error.result
+            raise
+        finally:
+            API_REQUESTS.labels(result).inc()
+
+    async def _answer_in_time(self, request: web.Request, task: Task) -> web.StreamResponse:
+        deadline = asyncio.get_running_loop().time() + self._api.request_seconds
+        with _as_refusals():
+            async with asyncio.timeout_at(deadline) as limit, self._uploads.received(request) as (audio, form):
+                limit.reschedule(None)  # from here on the transcription looks to it
+                model = form.known_model(self._transcriber.models())
+
+                async def transcribe(on_text: Callable[[str], None] | None) -> Transcript:
+                    upload = Upload(audio, form.options(task), model, on_text)
+                    with _as_refusals():
+                        async with asyncio.timeout_at(deadline):
+                            return await self._transcriber.transcribe(upload)
+
+                if form.stream:
+                    return await Events(request, self._admin.request_seconds).send(transcribe)
+                transcript = await transcribe(None)
+        wanted = form.response_format
+        return web.Response(
+            text=render(transcript, wanted, form.timestamp_granularities),
+            content_type=MEDIA_TYPES[wanted],
+            charset="utf-8",
+        )
+
+
+@contextmanager
+def _as_refusals() -> Iterator[None]:
+    """Turn whatever goes wrong into what the client is told of it."""
+    try:
+        yield
+    except RefusedError:
+        raise
+    except TimeoutError:
+        raise of_job(JobError(ErrorClass.TIMEOUT, "not done within api.request_seconds")) from None
+    except JobError as error:
+        raise of_job(error) from None
+    except ServiceError as error:
+        log.error("transcription on demand", error=str(error))
+        raise of_service(error) from None
+    except Exception as error:
+        log.exception("transcription on demand")
+        raise RefusedError(500, "see the daemon's log", result="failed") from error

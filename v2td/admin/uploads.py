@@ -1,0 +1,134 @@
+"""An upload arrives: its recording goes to the disk as it comes, its fields are kept in memory, which is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import TypeVar
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from v2td.admin.form import FILE, Form, known_name, parse
+from v2td.admin.refusals import RefusedError
+from v2td.admin.transcriptions import Receiving, Transcriber
+from v2td.config import AdminSettings, ApiSettings
+from v2td.jobs import Audio
+from v2td.metrics import ADMIN_REJECTED
+
+CHUNK_BYTES = 65_536
+MAX_PARTS = 200  # there are a dozen fields, and lists
+FORM = "multipart/form-data"
+
+_T = TypeVar("_T")
+
+
+class Uploads:
+    """Receives uploads, into files that the transcriber gives."""
+
+    def __init__(self, transcriber: Transcriber, api: ApiSettings, admin: AdminSettings) -> None:
+        self._transcriber = transcriber
+        self._api = api
+        self._admin = admin
+
+    @contextlib.asynccontextmanager
+    async def received(self, request: web.Request) -> AsyncIterator[tuple[Audio, Form]]:
+        """Yield a request's recording, and what is wanted of it; the file is gone afterwards.
+
+        Raises RefusedError, and what the disk says: NoRoomError, JobError, ServiceError.
+        """
+        with self._transcriber.receive() as file:
+            form = await self._receive(request, file)
+        audio = Audio(file.path, file.size_bytes, file.sha256, temporary=True)
+        try:
+            yield audio, form
+        finally:
+            self._transcriber.discard(audio)
+
+    async def _receive(self, request: web.Request, file: Receiving) -> Form:
+        if request.content_type != FORM:
+            raise RefusedError(415, f"send it as {FORM}", code="unsupported_media_type")
+        if (request.content_length or 0) > self._api.max_bytes + self._admin.max_body_bytes:
+            raise self._too_large()
+        with _as_refusals():
+            fields = await self._read(request, file)
+        return parse(fields)
+
+    async def _read(self, request: web.Request, file: Receiving) -> dict[str, list[str]]:
+        """Return the fields; the recording goes into the file."""
+        fields: dict[str, list[str]] = {}
+        found, room = False, self._admin.max_body_bytes
+        reader = await request.multipart()
+        for _ in range(MAX_PARTS + 1):
+            part = await self._in_time(reader.next())
+            if part is None:
+                if not found:
+                    raise RefusedError(400, "file: is missing", code="missing_required_parameter", param=FILE)
+                return fields
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                raise RefusedError(400, "each part is a field with a name", code="malformed")
+            if part.name == FILE:
+                if found:
+                    raise RefusedError(400, "file: is there twice", code="invalid_value", param=FILE)
+                found = True
+                await self._read_file(part, file)
+                continue
+            name = known_name(part.name)
+            value = await self._read_value(part, room)
+            room -= len(value)
+            fields.setdefault(name, []).append(_text(name, value))
+        raise RefusedError(400, f"more than {MAX_PARTS} fields", code="malformed")
+
+    async def _read_file(self, part: BodyPartReader, file: Receiving) -> None:
+        while chunk := await self._in_time(part.read_chunk(CHUNK_BYTES)):
+            if file.size_bytes + len(chunk) > self._api.max_bytes:
+                raise self._too_large()
+            file.write(chunk)
+
+    async def _read_value(self, part: BodyPartReader, room: int) -> bytes:
+        value = b""
+        while chunk := await self._in_time(part.read_chunk(CHUNK_BYTES)):
+            value += chunk
+            if len(value) > room:
+                ADMIN_REJECTED.labels("body").inc()
+                message = f"fields of more than {self._admin.max_body_bytes} bytes in all (admin.max_body_bytes)"
+                raise RefusedError(413, message, code="too_large")
+        return value
+
+    async def _in_time(self, reading: Awaitable[_T]) -> _T:
+        """Return what comes next; who sends nothing for so long holds a place and a file for nothing."""
+        try:
+            async with asyncio.timeout(self._admin.request_seconds) as silence:
+                return await reading
+        except TimeoutError:
+            if not silence.expired():
+                raise
+            ADMIN_REJECTED.labels("slow").inc()
+            message = "nothing of the body came for admin.request_seconds"
+            raise RefusedError(408, message, code="timeout") from None
+
+    def _too_large(self) -> RefusedError:
+        ADMIN_REJECTED.labels("body").inc()
+        message = f"file: larger than {self._api.max_bytes} bytes (api.max_bytes)"
+        return RefusedError(413, message, code="too_large", param=FILE)
+
+
+@contextlib.contextmanager
+def _as_refusals() -> Iterator[None]:
+    """Turn what aiohttp says of a body that is no form into a refusal; a client that went away is cancelled anyway."""
+    try:
+        yield
+    except (ValueError, LookupError, AssertionError, RuntimeError, HttpProcessingError):
+        ADMIN_REJECTED.labels("malformed").inc()
+        raise RefusedError(400, f"the body is not valid {FORM}", code="malformed") from None
+    except (web.RequestPayloadError, ConnectionError):
+        ADMIN_REJECTED.labels("malformed").inc()
+        raise RefusedError(400, "the body is not as announced", code="malformed") from None
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise RefusedError(400, f"{name}: is not UTF-8", code="invalid_value", param=name) from None
