@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import ssl
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,11 +16,14 @@ from v2td.config import FetchSettings, S3Settings
 from v2td.fetch import files
 from v2td.fetch.guard import socket_factory
 from v2td.fetch.hosts import Access, PrivateHosts
+from v2td.fetch.ranges import RangedTransfer
 from v2td.fetch.s3 import ObjectStore
 from v2td.fetch.spool import Incoming, Spool, default_spool_dir
 from v2td.fetch.transfer import Transfer, open_session
 from v2td.fetch.urls import FileSource, HttpSource, S3Source, parse
 from v2td.jobs import Audio
+
+MAX_PRESIGN_SECONDS = 604_800  # what S3 allows
 
 
 class Downloader:
@@ -32,9 +36,11 @@ class Downloader:
 
     def __init__(self, fetch: FetchSettings, s3: S3Settings, resolver: AbstractResolver | None = None) -> None:
         self._settings = fetch
+        self._s3 = s3
         self._store = ObjectStore(s3)
         self._resolver = resolver
         self._places = asyncio.Semaphore(fetch.concurrency)
+        self._longest_seconds = math.ceil(min(fetch.total_seconds, MAX_PRESIGN_SECONDS))
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -54,7 +60,7 @@ class Downloader:
             store.check_certificates()
             store_session = await stack.enter_async_context(open_session(settings, tls=ssl.create_default_context()))
             self._public = Transfer(public_session, spool, settings, max_redirects=settings.max_redirects)
-            self._private = Transfer(store_session, spool, settings, max_redirects=0)
+            self._private = RangedTransfer(store_session, spool, settings, self._s3)
             self._stack = stack.pop_all()
         return self
 
@@ -83,10 +89,12 @@ class Downloader:
         async with self._places:
             match source:
                 case HttpSource(target):
-                    return await self._public.get(target, target.scheme, self._hosts.access(target))
+                    audio, _ = await self._public.get(target, target.scheme, self._hosts.access(target))
+                    return audio
                 case S3Source():
-                    target = await self._store.presign(source, version_id)
-                    return await self._private.get(target, "s3", Access(tls=self._store.tls(source.bucket)))
+                    target = await self._store.presign(source, version_id, self._longest_seconds)
+                    audio, _ = await self._private.get(target, "s3", Access(tls=self._store.tls(source.bucket)))
+                    return audio
                 case FileSource(path):
                     return await files.read(path, self._settings)
 

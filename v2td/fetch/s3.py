@@ -47,19 +47,25 @@ class ObjectStore:
         """Return what the certificate of a bucket's server is verified with."""
         return self._endpoint(bucket).tls
 
+    def allows(self, bucket: str) -> bool:
+        """Whether messages may name a bucket."""
+        allowed = self._settings.allowed_buckets
+        return not allowed or bucket in allowed
+
     async def client(self, bucket: str) -> Any:
         """Return the aiobotocore client of a bucket's server; it is open as long as this is. Raises ServiceError."""
         return await self._endpoint(bucket).client()
 
-    async def presign(self, source: S3Source, version_id: str | None = None) -> URL:
-        """Return a URL for one GET, made without asking the server; it holds a signature: never log it.
+    async def presign(self, source: S3Source, version_id: str | None = None, min_seconds: int = 0) -> URL:
+        """Return a URL for GETs, made without asking the server; it holds a signature: never log it.
 
+        It is valid for s3.presign_seconds, and not less than `min_seconds`: parts are asked for as time goes by.
         Raises JobError: url_forbidden for a bucket that is not allowed, access_denied (transient) without credentials.
         """
-        allowed = self._settings.allowed_buckets
-        if allowed and source.bucket not in allowed:
+        if not self.allows(source.bucket):
             raise JobError(ErrorClass.URL_FORBIDDEN, f"bucket {source.bucket} is not in s3.allowed_buckets")
-        return await self._endpoint(source.bucket).presign(source, version_id, self._settings.presign_seconds)
+        seconds = max(self._settings.presign_seconds, min_seconds)
+        return await self._endpoint(source.bucket).presign(source, version_id, seconds)
 
     async def upload(self, path: Path, bucket: str, key: str) -> None:
         """Store a file under a key; raises ServiceError, also when the file cannot be read."""

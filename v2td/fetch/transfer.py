@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 import aiohttp
@@ -17,11 +17,13 @@ from v2td import __version__
 from v2td.config import FetchSettings
 from v2td.errors import ErrorClass, JobError, TransientJobError
 from v2td.fetch import answers
-from v2td.fetch.guard import ForbiddenAddressError, SocketFactory
+from v2td.fetch.faults import as_job_errors
+from v2td.fetch.guard import SocketFactory
 from v2td.fetch.hosts import PUBLIC, Access
 from v2td.fetch.protocol import BoundedConnector
 from v2td.fetch.spool import Incoming, Spool
 from v2td.fetch.urls import origin, parse_http
+from v2td.fetch.validators import Validator
 from v2td.jobs import Audio
 from v2td.metrics import FETCHED_BYTES
 
@@ -60,8 +62,12 @@ async def open_session(
         yield session
 
 
+class NotModifiedError(Exception):
+    """The server still has the very bytes that a condition named."""
+
+
 class Transfer:
-    """Downloads by one session into one spool; `max_redirects` is 0 for the object store."""
+    """Downloads by one session into one spool, each in one stream."""
 
     def __init__(
         self, session: aiohttp.ClientSession, spool: Spool, settings: FetchSettings, *, max_redirects: int
@@ -71,26 +77,34 @@ class Transfer:
         self._settings = settings
         self._max_redirects = max_redirects
 
-    async def get(self, target: URL, scheme: str, access: Access = PUBLIC) -> Audio:
-        """Download; `scheme` labels the metric. Raises JobError; a failure or a cancellation leaves no file.
+    async def get(
+        self, target: URL, scheme: str, access: Access = PUBLIC, known: Validator | None = None
+    ) -> tuple[Audio, Validator | None]:
+        """Download; return also what tells these bytes from later ones at the same place, if the server says it.
 
-        `access` is for the target's origin only: the first redirect to another ends it. Nothing is awaited behind the
-        file's block, so that a file that stays is always handed to the caller.
+        `scheme` labels the metric. Raises JobError, and NotModifiedError when the server has nothing newer than what
+        is `known`; these and a cancellation leave no file. `access` is for the target's origin only: the first
+        redirect to another ends it. Nothing is awaited behind the file's block, so that a file that stays is always
+        handed to the caller.
         """
-        with self._spool.incoming() as incoming, _as_job_errors():
+        with self._spool.incoming() as incoming, as_job_errors():
             try:
                 async with asyncio.timeout(self._settings.total_seconds):
-                    await self._download(target, access, incoming)
+                    validator = await self._download(target, access, known, incoming)
             finally:
                 FETCHED_BYTES.labels(scheme).inc(incoming.size_bytes)
-        return Audio(incoming.path, incoming.size_bytes, incoming.sha256, temporary=True)
+        return Audio(incoming.path, incoming.size_bytes, incoming.sha256, temporary=True), validator
 
-    async def _download(self, target: URL, access: Access, incoming: Incoming) -> None:
+    async def _download(
+        self, target: URL, access: Access, known: Validator | None, incoming: Incoming
+    ) -> Validator | None:
         for _ in range(self._max_redirects + 1):
-            async with self._answer(target, access) as response:
+            condition = known.condition(target) if known else {}
+            async with self._answer(target, access, condition) as response:
                 location = response.headers.get(hdrs.LOCATION)
                 if response.status not in answers.REDIRECTS or location is None:
-                    return await self._receive(response, incoming)
+                    await self._receive(response, incoming, conditional=bool(condition))
+                    return Validator.of(response.headers, target)
             redirected = self._redirected(target, location)
             if origin(redirected) != origin(target):
                 access = PUBLIC  # for good: whoever we are sent to shall not choose what is fetched with it
@@ -98,11 +112,13 @@ class Transfer:
         raise JobError(ErrorClass.HTTP_ERROR, f"the server redirects more than {self._max_redirects} times")
 
     @contextlib.asynccontextmanager
-    async def _answer(self, target: URL, access: Access) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answer(
+        self, target: URL, access: Access, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send the request; headers that trickle in get as long as connecting and one read may take."""
         async with asyncio.timeout(self._settings.connect_seconds + self._settings.read_seconds):
             response = await self._session.get(
-                target, allow_redirects=False, headers=access.headers, ssl=access.tls or True
+                target, allow_redirects=False, headers={**headers, **access.headers}, ssl=access.tls or True
             )
         async with response:
             yield response
@@ -117,16 +133,23 @@ class Transfer:
         except JobError as error:
             raise JobError(error.error_class, f"redirect: {error.reason}") from None
 
-    async def _receive(self, response: aiohttp.ClientResponse, incoming: Incoming) -> None:
+    async def _receive(self, response: aiohttp.ClientResponse, incoming: Incoming, *, conditional: bool) -> None:
+        """Write a body that comes whole; any other answer is an error."""
+        if response.status == 304 and conditional:
+            raise NotModifiedError
         if response.status != 200:
-            body = await self._start_of(response)
-            raise answers.refusal(response.status, body, response.headers.get(hdrs.RETRY_AFTER), datetime.now(UTC))
+            raise await self._refusal(response)
         self._check_size(response.content_length or 0)
-        clock = asyncio.get_running_loop().time
-        pace = answers.Pace(self._settings.min_bytes_per_second, PACE_WINDOW_SECONDS, clock())
-        while chunk := await self._read(response.content):
+        async for chunk in self._chunks(response.content):
             self._check_size(incoming.size_bytes + len(chunk))
             incoming.write(chunk)
+
+    async def _chunks(self, body: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+        """Yield a body as it comes; raise when it comes too slowly."""
+        clock = asyncio.get_running_loop().time
+        pace = answers.Pace(self._settings.min_bytes_per_second, PACE_WINDOW_SECONDS, clock())
+        while chunk := await self._read(body):
+            yield chunk
             if pace.is_too_slow(len(chunk), clock()):
                 raise self._too_slow()
 
@@ -145,6 +168,10 @@ class Transfer:
         reason = f"slower than fetch.min_bytes_per_second ({self._settings.min_bytes_per_second})"
         return TransientJobError(ErrorClass.TIMEOUT, reason)
 
+    async def _refusal(self, response: aiohttp.ClientResponse) -> JobError:
+        body = await self._start_of(response)
+        return answers.refusal(response.status, body, response.headers.get(hdrs.RETRY_AFTER), datetime.now(UTC))
+
     async def _start_of(self, response: aiohttp.ClientResponse) -> bytes:
         """Return what comes of an error's body in the time of one read: the status counts without it."""
         body = b""
@@ -159,46 +186,3 @@ class Transfer:
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._settings.max_bytes:
             raise JobError(ErrorClass.TOO_LARGE, f"larger than fetch.max_bytes ({self._settings.max_bytes})")
-
-
-@contextlib.contextmanager
-def _as_job_errors() -> Iterator[None]:
-    """Turn aiohttp's errors into the job's; their own texts may hold URLs with signatures, so none is kept."""
-    try:
-        yield
-    except aiohttp.ClientConnectorCertificateError as error:
-        why = getattr(error.certificate_error, "verify_message", "") or "it does not match the host"
-        raise JobError(ErrorClass.TLS_ERROR, f"certificate refused: {why}") from None
-    except aiohttp.ClientSSLError:
-        raise TransientJobError(ErrorClass.TLS_ERROR, "the TLS handshake failed") from None
-    except aiohttp.ConnectionTimeoutError:
-        raise TransientJobError(ErrorClass.TIMEOUT, "no connection within fetch.connect_seconds") from None
-    except aiohttp.SocketTimeoutError:
-        raise TransientJobError(ErrorClass.TIMEOUT, "the server was silent for fetch.read_seconds") from None
-    except TimeoutError:
-        raise TransientJobError(
-            ErrorClass.TIMEOUT, "not done in time (fetch.total_seconds, or sooner for headers)"
-        ) from None
-    except aiohttp.ClientConnectorDNSError:
-        raise TransientJobError(ErrorClass.HTTP_ERROR, "the host's name could not be resolved") from None
-    except aiohttp.ClientConnectorError as error:
-        if isinstance(error.os_error, ForbiddenAddressError):
-            raise JobError(ErrorClass.URL_FORBIDDEN, str(error.os_error.strerror)) from None
-        reason = f"no connection: {error.os_error.strerror or 'refused or reset'}"
-        raise TransientJobError(ErrorClass.HTTP_ERROR, reason) from None
-    except aiohttp.ClientPayloadError:
-        raise TransientJobError(ErrorClass.HTTP_ERROR, "the body ended early or is damaged") from None
-    except aiohttp.ClientConnectionError as error:
-        raise _lost(error) from None
-    except aiohttp.InvalidURL:
-        raise JobError(ErrorClass.URL_FORBIDDEN, "aiohttp takes this for no URL") from None
-    except aiohttp.ClientError as error:
-        raise JobError(ErrorClass.HTTP_ERROR, f"the answer is not valid HTTP ({type(error).__name__})") from None
-
-
-def _lost(error: aiohttp.ClientConnectionError) -> TransientJobError:
-    """Return the error for a connection that ended: since TLS 1.3 that may be what a server says to our certificate."""
-    if isinstance(error.__cause__, ssl.SSLError):
-        why = (error.__cause__.reason or "no reason").lower().replace("_", " ")
-        return TransientJobError(ErrorClass.TLS_ERROR, f"the server ended TLS: {why}")
-    return TransientJobError(ErrorClass.HTTP_ERROR, "the connection was lost")
