@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from v2td.config.languages import LANGUAGES
+from v2td.config.rules import contradictions
 from v2td.config.values import AbsolutePath, Count, Seconds, Section, Text, Topic
 
 LOCAL = "local"  # the engine's own name among the providers
@@ -183,9 +184,10 @@ class RoutingSettings(Section):
         return frozenset({self.default, *self.fallback, *of_rules})
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Rules have names of their own."""
+        """Rules have names of their own, can decide, and leave no doubt."""
         names = [rule.name for rule in self.rules]
         for name in names:
             if names.count(name) > 1:
                 yield "rules", f"rules with names of their own ({name} is there twice)"
                 return
+        yield from contradictions(self.rules)

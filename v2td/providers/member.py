@@ -1,0 +1,164 @@
+"""A provider among others: its share, its places, how it is, and whether it is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from v2td import metrics
+from v2td.breaker import CircuitBreaker
+from v2td.config import ProvidersSettings
+from v2td.errors import JobError, ProviderFailedError, ProviderRefusedError, ServiceError, first_of
+from v2td.jobs import Heard
+from v2td.logs import get_logger
+from v2td.providers.heard import checked
+from v2td.providers.places import Places
+from v2td.providers.protocol import Provider
+from v2td.providers.windows import Rewound
+
+log = get_logger(__name__)
+
+HEALTH_SECONDS = 10.0  # longest wait for an answer to whether it is well
+
+
+class Member:
+    """One provider, its part in a group, and what is known of how it does.
+
+    `concurrency` 0: as the provider itself says.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        settings: ProvidersSettings,
+        *,
+        group: str | None = None,
+        weight: int = 1,
+        concurrency: int = 0,
+    ) -> None:
+        self.provider = provider
+        self.name = provider.name
+        self.group = group
+        self.weight = weight
+        self.turn = 0  # how much it is behind its share
+        self.places = Places(self.name, concurrency or provider.concurrency)
+        self.trouble: str | None = None
+        self._settings = settings
+        self._breaker = CircuitBreaker(
+            ratio=settings.breaker_ratio,
+            seconds=settings.breaker_seconds,
+            jobs=settings.breaker_jobs,
+            pause_seconds=settings.breaker_pause_seconds,
+        )
+        self.note_health(None)
+        self.open_seconds  # noqa: B018 (its gauge is there from the start)
+        for result in ("ok", "failed", "refused"):
+            metrics.PROVIDER_JOBS.labels(self.name, result)
+
+    @property
+    def open_seconds(self) -> float | None:
+        """For how much longer it is left alone; None when it is not."""
+        now = time.monotonic()
+        until = self._breaker.open_until(now)
+        metrics.PROVIDER_OPEN.labels(self.name).set(until is not None)
+        return None if until is None else until - now
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which it may be asked again, if it is left alone now."""
+        return self.open_seconds or self._settings.breaker_pause_seconds
+
+    def admit(self) -> bool:
+        """Whether it may be asked now; of those that ask when it was left alone, only a few."""
+        return self._breaker.admit(time.monotonic())
+
+    async def transcribe(self, rewound: Rewound, *, last: bool) -> Heard:
+        """Return what it hears, and learn from how that goes. Raises as Provider.transcribe does."""
+        began = time.monotonic()
+        try:
+            heard = await self._ask(rewound, last=last)
+        except (ProviderFailedError, ProviderRefusedError) as error:
+            failed = isinstance(error, ProviderFailedError)
+            self._note("failed" if failed else "refused", began, failed=failed or self._slow(began, rewound))
+            raise
+        except asyncio.CancelledError:
+            if self._slow(began, rewound):  # nobody wanted to wait for it any longer
+                self._learn(began, failed=True)
+            raise
+        self._note("ok", began, failed=self._slow(began, rewound))
+        metrics.PROVIDER_COST.labels(self.name).inc(heard.cost)
+        return heard
+
+    async def look(self) -> None:
+        """Ask it whether it is well."""
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                self.note_health(await self.provider.health())
+        except TimeoutError:
+            self.note_health(f"it did not say within {HEALTH_SECONDS:g} s whether it is well")
+        except Exception as error:  # noqa: BLE001 (somebody else's code; its text may hold a secret)
+            self.note_health(f"it cannot say whether it is well: {type(error).__name__}")
+
+    def note_health(self, trouble: str | None) -> None:
+        """Take note of what is wrong with it, if anything."""
+        if (trouble is None) != (self.trouble is None):
+            if trouble is None:
+                log.info("a provider is well again", provider=self.name)
+            else:
+                log.warning("a provider is not well", provider=self.name, trouble=trouble)
+        self.trouble = trouble
+        metrics.PROVIDER_HEALTHY.labels(self.name).set(trouble is None)
+
+    async def _ask(self, rewound: Rewound, *, last: bool) -> Heard:
+        try:
+            return checked(await self.provider.transcribe(rewound.again(last=last)))
+        except Exception as error:
+            if isinstance(rewound.fault, Exception):  # whatever the provider made of it
+                raise rewound.fault from error
+            found = first_of(error)
+            if isinstance(found, JobError | ServiceError):
+                raise found from error
+            # Its text may hold what the provider alone should know: where it happened has to do.
+            log.error("a provider broke", provider=self.name, error=type(found).__name__, at=_place(found))
+            raise ProviderFailedError(f"{self.name}: unexpected {type(found).__name__}") from error
+
+    def _slow(self, began: float, rewound: Rewound) -> bool:
+        """Whether it takes too long; of one with a queue of its own nobody can tell."""
+        if self.places.size == 0:
+            return False
+        settings = self._settings
+        longest = max(settings.slow_seconds, settings.slow_factor * rewound.seconds)
+        return time.monotonic() - began > longest
+
+    def _note(self, result: str, began: float, *, failed: bool) -> None:
+        metrics.PROVIDER_JOBS.labels(self.name, result).inc()
+        metrics.PROVIDER_SECONDS.labels(self.name).observe(time.monotonic() - began)
+        self._learn(began, failed=failed)
+
+    def _learn(self, began: float, *, failed: bool) -> None:
+        if not self._breaker.observe(failed=failed, began=began, now=time.monotonic()):
+            return
+        if (seconds := self.open_seconds) is not None:
+            log.warning(
+                "a provider is left alone: too many of its jobs fail", provider=self.name, seconds=round(seconds)
+            )
+        else:
+            log.info("a provider does its work again", provider=self.name)
+
+
+def next_of(members: Sequence[Member]) -> Member:
+    """Return whose turn it is by their weights: smooth weighted round robin, as nginx has it."""
+    for each in members:
+        each.turn += each.weight
+    chosen = max(members, key=lambda each: each.turn)
+    chosen.turn -= sum(each.weight for each in members)
+    return chosen
+
+
+def _place(error: BaseException) -> str:
+    """Return file and line where it was raised."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "" if traceback is None else f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
