@@ -95,6 +95,8 @@ class Delivery:
 
     async def _sent(self, failure: Failure) -> Failure:
         """Send the failure's dead letter, or its record to the retry topic; return the failure as its row is to be."""
+        if failure.redo is not None:  # the transcription that is there stays; who asked is told by `redos`
+            return replace(failure, retried_later=False)
         if failure.retried_later:
             waited = failure.replay.round if failure.replay else 0
             if await self._dead_letters.delay(failure, waited + 1):
@@ -123,7 +125,7 @@ def _publish(transcript: Transcript) -> None:
 
 def _result_of(outcome: Outcome) -> Result:
     if isinstance(outcome, Failure):
-        return _failed(failure_row(outcome))
+        return _failed(failure_row(outcome), outcome.redo.revision if outcome.redo else 0)
     return _transcribed(transcription_row(outcome))
 
 
@@ -151,10 +153,10 @@ def _transcribed(row: TranscriptionRow | StoredTranscription) -> Result:
     )
 
 
-def _failed(row: FailureRow | StoredFailure) -> Result:
+def _failed(row: FailureRow | StoredFailure, revision: int = 0) -> Result:
     return Result(
         id=row.id,
-        revision=0,
+        revision=revision,
         status="failed",
         job_id=row.job_id,
         cluster=row.cluster_id,

@@ -298,6 +298,7 @@ class Failure:
     job_id: str | None = None
     audio_url: str | None = None
     replay: Replay | None = None
+    redo: Redo | None = None  # what failed is another revision: the transcription stays
     retried_later: bool = False  # its record waits in kafka.retry_topic: not a dead letter yet
     whole_in: Coordinates | None = None  # of the failure that keeps their record's value; never of a replay's
 

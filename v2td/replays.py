@@ -1,31 +1,46 @@
-"""Records that ask for a failed job once more: sent by `v2td dlq replay`, or by ourselves to kafka.retry_topic.
+"""Records that ask for a job once more: sent by `v2td dlq replay`, or by ourselves to kafka.retry_topic, for one that
+failed, and by `v2td redo` for one that was transcribed.
 
-Such a record counts for what it says only while the failure waits for it; otherwise its header is ignored, since
-anybody may write one.
+Such a record counts for what it says only while the failure, or a row of redos, waits for it; otherwise its header is
+ignored, since anybody may write one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
-from typing import Literal
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from v2td import metrics, store
 from v2td.config import Settings
 from v2td.errors import ErrorClass, ServiceError
-from v2td.jobs import Coordinates, Failure, Job, Replay, SourceRecord
+from v2td.jobs import Coordinates, Failure, Job, Redo, Replay, SourceRecord
 from v2td.logs import get_logger
 from v2td.messages import Known, jobs_of
-from v2td.messages.headers import NOT_BEFORE, REPLAY_HEADERS, REPLAY_OF, RETRY_ROUND, header, without
+from v2td.messages.headers import (
+    NOT_BEFORE,
+    REDO_HEADERS,
+    REDO_OF,
+    REPLAY_HEADERS,
+    REPLAY_OF,
+    RETRY_ROUND,
+    REVISION,
+    header,
+    without,
+)
 from v2td.retry import Backoff
 
 log = get_logger(__name__)
 
 BACKOFF = Backoff(initial=0.5, maximum=20)
+MAX_DIGITS = 9  # of a revision
 ROW_SECONDS = 3600.0  # a retry is sent before its row is written: by somebody who may be frozen for a while
+
+T = TypeVar("T")
 
 
 class Replays:
@@ -40,7 +55,9 @@ class Replays:
 
     async def jobs_of(self, at: Coordinates, record: SourceRecord) -> tuple[Job | Failure, ...]:
         """Return what the record asks for: its own jobs, or the failed one that it replays, or nothing more to do."""
-        row_id = _row_id(record)
+        if (redo := _asked_redo(record)) is not None:
+            return await self._redo(*redo, at, record)
+        row_id = _row_id(record, REPLAY_OF)
         if row_id is None:
             return self._jobs(record, at)
         retry = at.topic == self._retry_topic and header(record.headers, NOT_BEFORE) is not None
@@ -91,13 +108,53 @@ class Replays:
         reason = "read once more, the record does not name this recording"  # by another version, or another setting
         return asked or [Failure(failed, ErrorClass.BAD_MESSAGE, reason, 1, own, replay=replay)]
 
+    async def _redo(
+        self, row_id: UUID, revision: int, at: Coordinates, record: SourceRecord
+    ) -> tuple[Job | Failure, ...]:
+        """Return the job of another revision, which has the coordinates, and so the row id, of the one before."""
+        found = await self._answer(lambda: store.redos.find_redo(self._database, row_id, revision, record))
+        if found == "done":
+            log.info("done again already", redo_of=str(row_id), revision=revision)
+            metrics.JOBS_KNOWN.inc()
+            return ()
+        if found is None:
+            log.warning("header ignored: nobody asked for that revision by this record", header=REDO_OF)
+            return self._jobs(record, at)
+        coordinates, redo = found
+        own = SourceRecord(record.key, record.value, without(record.headers, REDO_HEADERS))
+        return tuple(_as_redo(each, coordinates, Replay(at), redo) for each in self._jobs(own, at))
+
+    async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until Postgres answers, since a guess would do a job twice or not at all."""
+        tries = 0
+        while True:
+            try:
+                return await ask()
+            except ServiceError as error:
+                tries += 1
+                log.warning("redo not looked up yet", error=str(error), tries=tries)
+                await asyncio.sleep(BACKOFF.pause(tries, self._random))
+
     def _jobs(self, record: SourceRecord, at: Coordinates) -> tuple[Job | Failure, ...]:
         return jobs_of(record, at, settings=self._settings, known=self._known)
 
 
-def _row_id(record: SourceRecord) -> UUID | None:
-    value = header(record.headers, REPLAY_OF)
+def _row_id(record: SourceRecord, name: str) -> UUID | None:
+    value = header(record.headers, name)
     try:
         return None if value is None else UUID(value)
     except ValueError:
         return None
+
+
+def _asked_redo(record: SourceRecord) -> tuple[UUID, int] | None:
+    row_id, revision = _row_id(record, REDO_OF), header(record.headers, REVISION)
+    if row_id is None or revision is None or not revision.isdecimal() or len(revision) > MAX_DIGITS:
+        return None
+    return row_id, int(revision)
+
+
+def _as_redo(each: Job | Failure, at: Coordinates, replay: Replay, redo: Redo) -> Job | Failure:
+    if isinstance(each, Failure):  # a model that nobody has, for one
+        return replace(each, coordinates=at, replay=replay, redo=redo)
+    return replace(each, coordinates=at, replay=replay, redo=redo, model=redo.model, provider=redo.provider)

@@ -42,7 +42,7 @@ async def made(settings: KafkaSettings, config: dict[str, str]) -> str:
 
 
 def told() -> float:
-    return metrics.RESULTS_TOLD._value.get()
+    return float(metrics.RESULTS_TOLD._value.get())
 
 
 @pytest.fixture

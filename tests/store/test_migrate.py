@@ -12,13 +12,13 @@ CONTRACT = {
     "transcriptions": "id revision job_id cluster_id topic kafka_partition kafka_offset record_index record_timestamp"
     " tenant audio_url audio_sha256 options_sha256 audio_bytes audio_seconds speech_seconds language"
     " language_probability task provider model text duration timings speech_coverage_ratio truncated cached_from"
-    " metadata created_at route cost",
+    " metadata created_at route cost request",
     "transcript_segments": "transcription_id revision segment_index channel speaker start_seconds end_seconds text"
     " avg_logprob no_speech_prob compression_ratio temperature words created_at",
     "failures": "id job_id cluster_id topic kafka_partition kafka_offset record_index record_timestamp audio_url"
     " error_class reason attempts record_key payload headers replay_state created_at record_timestamp_ms",
     "instances": "name host pid version slots cpu_seconds rss_bytes partitions seen_at",
-    "redos": "id revision run model provider sent_at failed created_at",
+    "redos": "id revision run model provider record_sha256 sent_at failed created_at",
     "schema_migrations": "version name applied_at",
 }
 

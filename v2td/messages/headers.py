@@ -13,6 +13,7 @@ WHOLE_RECORD = "v2td-whole-record"  # the row id of the failure whose letter and
 REDO_OF = "v2td-redo-of"  # the row id of a transcription: do it again, as another revision
 REVISION = "v2td-revision"  # which one
 REPLAY_HEADERS = frozenset({REPLAY_OF, NOT_BEFORE, RETRY_ROUND})
+REDO_HEADERS = frozenset({REDO_OF, REVISION})
 
 
 def header(headers: Headers, name: str) -> str | None:

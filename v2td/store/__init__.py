@@ -4,12 +4,13 @@ In: Transcript and Failure, DatabaseSettings. Out: rows, and frozen values read 
 and on nothing else: a write for as long as Postgres is away, everything else within the settings' timeouts.
 
 Beside the outcomes it keeps what unfinished jobs leave behind (progress), tells what a record may replay (replays),
-and lists, requests and drops failures (ledger).
+lists, requests and drops failures (ledger), and notes which transcriptions are to be done
+again (redos).
 
 The daemon's order: `upgrade`, then `open_database`, then `ensure_partitions` (and daily), then `Writer.run`.
 """
 
-from v2td.store import ledger
+from v2td.store import ledger, redos
 from v2td.store.instances import Instance, report
 from v2td.store.migrate import latest_version, schema_version, upgrade
 from v2td.store.partitions import ensure as ensure_partitions
@@ -59,6 +60,7 @@ __all__ = [
     "note_death",
     "open_database",
     "outcomes",
+    "redos",
     "report",
     "save_windows",
     "schema_version",

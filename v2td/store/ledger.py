@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
@@ -12,6 +11,7 @@ from uuid import UUID
 
 from v2td.jobs import Coordinates, Headers, SourceRecord
 from v2td.store.batch import FORGET, LOCK, partition_keys
+from v2td.store.binary import decode_bytes
 from v2td.store.pool import Database
 from v2td.store.reader import StoredFailure
 from v2td.store.replays import is_of, original
@@ -162,7 +162,4 @@ def _failed_record(row: dict[str, Any]) -> FailedRecord:
 
 def _decoded(headers: list[list[Any]]) -> Headers:
     """Return what `rows.encode_headers` was given."""
-    return tuple(
-        (name, value.encode() if isinstance(value, str) else base64.b64decode(value["base64"]))
-        for name, value in headers
-    )
+    return tuple((name, decode_bytes(value)) for name, value in headers)

@@ -39,8 +39,11 @@ WITH windows AS (
     DELETE FROM child_deaths WHERE seen_at < now() - make_interval(days => $1) RETURNING 1
 ), replayed AS (
     DELETE FROM replays WHERE created_at < now() - make_interval(days => $1) RETURNING 1
+), redone AS (
+    DELETE FROM redos WHERE created_at < now() - make_interval(days => $1) RETURNING 1
 )
 SELECT (SELECT count(*) FROM windows) + (SELECT count(*) FROM deaths) + (SELECT count(*) FROM replayed)
+     + (SELECT count(*) FROM redone)
 """
 
 
@@ -109,7 +112,7 @@ async def note_death(database: Database, job: Coordinates) -> int:
 
 
 async def forget_old(database: Database, days: int) -> int:
-    """Delete what jobs that never ended left behind so many days ago, and what was replayed then.
+    """Delete what jobs that never ended left behind so many days ago, and what was replayed or asked for then.
 
     Their records are gone: with the topic, or by its retention. Return the number of rows. Raises ServiceError.
     """

@@ -50,6 +50,7 @@ class StoredTranscription:
     metadata: dict[str, Any]
     route: dict[str, Any] | None
     cost: float | None
+    request: dict[str, Any] | None
     created_at: datetime
 
 

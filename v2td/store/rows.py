@@ -5,15 +5,26 @@ Text is made safe for Postgres here, JSON values when they are encoded (connecti
 
 from __future__ import annotations
 
-import base64
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from v2td.jobs import Coordinates, Failure, Headers, Outcome, Replay, Segment, Transcript, options_sha256
+from v2td.jobs import (
+    Coordinates,
+    Failure,
+    Headers,
+    Outcome,
+    Redo,
+    Replay,
+    Segment,
+    Transcript,
+    options_sha256,
+)
 from v2td.messages import without_secrets
 from v2td.messages.headers import WHOLE_RECORD
+from v2td.store.binary import encode_bytes
+from v2td.store.requests import request_of
 from v2td.store.sanitise import clean_text
 
 REQUESTED = "requested"  # replay_state of a failure that is to be done again
@@ -60,6 +71,7 @@ class TranscriptionRow(NamedTuple):
     metadata: dict[str, Any]
     route: dict[str, Any] | None
     cost: float | None
+    request: dict[str, Any] | None
 
 
 class SegmentRow(NamedTuple):
@@ -114,22 +126,33 @@ class ReplayRow(NamedTuple):
     record_sha256: str
 
 
-class Rows(NamedTuple):
-    """What one outcome is stored as: a transcription with its segments, or a failure.
+class RedoRow(NamedTuple):
+    """What a row of redos is told: why there will be no such revision."""
 
-    `replay` is there when the job had failed before and another record asked for it again.
+    id: UUID
+    revision: int
+    failed: str
+
+
+class Rows(NamedTuple):
+    """What one outcome is stored as: a transcription with its segments, a failure, or a `redo` that failed.
+
+    `replay` is there when the job had its outcome before and another record asked for it again.
     """
 
     transcription: TranscriptionRow | None
     segments: list[SegmentRow]
     failure: FailureRow | None
     replay: ReplayRow | None
+    redo: RedoRow | None = None
 
 
 def rows_of(outcome: Outcome) -> Rows:
     """Return an outcome's rows."""
     if isinstance(outcome, Transcript):
         return Rows(transcription_row(outcome), segment_rows(outcome), None, replay_row(outcome))
+    if outcome.redo is not None:
+        return Rows(None, [], None, replay_row(outcome), redo_row(outcome, outcome.redo))
     return Rows(None, [], failure_row(outcome), replay_row(outcome))
 
 
@@ -178,6 +201,7 @@ def transcription_row(transcript: Transcript) -> TranscriptionRow:
         metadata=job.metadata,
         route=transcript.route,
         cost=transcript.cost or None,
+        request=request_of(job),
     )
 
 
@@ -241,6 +265,12 @@ def failure_row(failure: Failure) -> FailureRow:
     )
 
 
+def redo_row(failure: Failure, redo: Redo) -> RedoRow:
+    """Return what the failure of another revision of a transcription leaves."""
+    why = f"{failure.error_class.value}: {failure.reason}"
+    return RedoRow(failure.coordinates.row_id(), redo.revision, clean_text(why))
+
+
 def replay_row(outcome: Outcome) -> ReplayRow | None:
     """Return the row that says which record replayed the job, if one did."""
     replay = replay_of(outcome)
@@ -278,16 +308,8 @@ def encode_headers(headers: Headers, room: int = MAX_PAYLOAD_BYTES) -> list[list
         if size > room:
             encoded.append([CUT, ""])
             break
-        encoded.append([name, _header_value(value)])
+        encoded.append([name, encode_bytes(value)])
     return encoded
-
-
-def _header_value(value: bytes) -> str | dict[str, str]:
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
-    return text if "\0" not in text else {"base64": base64.b64encode(value).decode()}
 
 
 def _words(segment: Segment) -> list[dict[str, Any]] | None:

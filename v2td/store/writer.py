@@ -205,9 +205,11 @@ class Writer:
                     job.job_id,
                     job.audio_url,
                     job.replay,
+                    job.redo,
                 )
                 entry.put(failure)
-                await self._on_unwritable(failure)
+                if job.redo is None:
+                    await self._on_unwritable(failure)
             case Failure() as failure if not entry.reduced:
                 entry.reduced = True
                 final = replace(failure, reason=reason, retried_later=False)
@@ -281,7 +283,7 @@ def _copy_of(error: ServiceError) -> ServiceError:
 
 def _count(outcomes: int, written: batch.Written) -> None:
     metrics.WRITE_BATCH.observe(outcomes)
-    metrics.WRITE_DUPLICATES.inc(outcomes - written.transcriptions - written.failures)
+    metrics.WRITE_DUPLICATES.inc(outcomes - written.transcriptions - written.failures - written.redos)
     metrics.WRITE_ROWS.labels("transcriptions").inc(written.transcriptions)
     metrics.WRITE_ROWS.labels("transcript_segments").inc(written.segments)
     metrics.WRITE_ROWS.labels("failures").inc(written.failures)
