@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from v2td.config.values import AbsolutePath, Count, Seconds, Section, Text
 
 Format = Literal["txt", "json", "srt", "vtt", "tsv"]
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", examples=["v2t-transcriptions"])]
+KEY_FIELDS = frozenset(
+    {"id", "job_id", "stem", "path", "bucket", "topic", "partition", "offset", "tenant", "language", "date"}
+)
+
+
+def _key_template(template: str) -> str:
+    """Refuse what cannot be filled in, or what servers do not take as a key."""
+    known = ", ".join(f"{{{name}}}" for name in sorted(KEY_FIELDS))
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError:
+        parts = [("", "", "", None)]
+    for _text, name, form, conversion in parts:
+        if name is not None and (name not in KEY_FIELDS or form or conversion):
+            raise _unfit(f"a text with some of {known}")
+    if template.startswith("/") or {"", ".", ".."} & set(template.split("/")[:-1]):
+        raise _unfit("without empty folders, . and ..")
+    return template
+
+
+def _unfit(requirement: str) -> PydanticCustomError:
+    return PydanticCustomError("requirement", "must be {requirement}", {"requirement": requirement})
+
+
+KeyTemplate = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_key_template)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 RedisUrl = Annotated[SecretStr, Field(examples=["redis://:password@127.0.0.1:6379/0"])]
 
@@ -45,7 +73,7 @@ class OutputSettings(Section):
         "bucket", description="In the bucket below, or beside the recording if that is an s3:// URL."
     )
     bucket: Bucket = Field("v2t-transcriptions", description="Bucket for them.")
-    key: Text = Field(
+    key: KeyTemplate = Field(
         "{date}/{stem}-{id}",
         description="Key without suffix, of {id}, {job_id}, {stem} (the recording's name), {path} (its key without "
         "suffix), {bucket}, {topic}, {partition}, {offset}, {tenant}, {language}, {date} (of the record).",
@@ -71,6 +99,13 @@ class StorageSettings(Section):
     )
     notify_prefix: str = Field("", description="Only objects whose keys begin so.")
     notify_suffixes: tuple[Text, ...] = Field((), description="Only objects whose keys end so; all when empty.")
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """What is announced has somewhere to go, and nothing moves to a tier after it is gone."""
+        if self.source_buckets and self.notify_arn is None:
+            yield "notify_arn", "set, since source_buckets is"
+        if self.tier and self.transcript_days is not None and self.transcript_days <= self.transition_days:
+            yield "transcript_days", f"more than transition_days ({self.transition_days}), since tier is set"
 
 
 class ApiSettings(Section):

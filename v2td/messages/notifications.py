@@ -10,6 +10,10 @@ from urllib.parse import unquote_plus
 from v2td.errors import ErrorClass, JobError
 from v2td.messages.strict_json import shown
 
+# What v2td writes with each file of a transcript, and MinIO tells again: nobody wants a transcript transcribed.
+ROW_ID_METADATA = "v2td-id"
+_OURS = f"x-amz-meta-{ROW_ID_METADATA}"
+
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
@@ -21,6 +25,8 @@ def is_notification(message: Mapping[str, Any]) -> bool:
 def created(message: Mapping[str, Any], max_entries: int) -> list[tuple[int, Any]]:
     """Return (index, entry) of the Records that tell of a new object; broken entries are among them.
 
+    Files of transcripts are not, where the server tells their metadata (MinIO does, S3 does not).
+
     Raises:
         JobError: bad_message when Records is no list, or longer than max_entries.
     """
@@ -29,7 +35,7 @@ def created(message: Mapping[str, Any], max_entries: int) -> list[tuple[int, Any
         raise _bad("Records: not an array")
     if len(entries) > max_entries:
         raise _bad(f"Records: {len(entries)} entries, more than the {max_entries} allowed")
-    return [(index, entry) for index, entry in enumerate(entries) if _tells_of_new_object(entry)]
+    return [(index, entry) for index, entry in enumerate(entries) if _tells_of_new_object(entry) and not _ours(entry)]
 
 
 def job_fields(entry: Any) -> dict[str, Any]:
@@ -54,6 +60,11 @@ def _tells_of_new_object(entry: Any) -> bool:
     name = _member(entry, "eventName")
     # MinIO writes s3:ObjectCreated:Put, AWS ObjectCreated:Put.
     return not isinstance(name, str) or name.removeprefix("s3:").startswith("ObjectCreated:")
+
+
+def _ours(entry: Any) -> bool:
+    metadata = _member(_member(_member(entry, "s3"), "object"), "userMetadata")
+    return isinstance(metadata, dict) and any(name.lower() == _OURS for name in metadata)
 
 
 def _member(value: Any, key: str) -> Any:
