@@ -100,7 +100,8 @@ def test_the_rules_of_the_seed(
 def test_the_language_is_asked_for_only_where_it_matters(seed: RoutingSettings) -> None:
     found = decide(seed, facts(5, language=None))
     assert isinstance(found, Needs)
-    assert (found.facts, found.rule) == ({"language"}, ZH)
+    assert found.facts == {"language"}
+    assert found.rule == ZH
     assert found.targets == ("whisper_cpp_zh", "whisper_cpp")
     behind = routing({"file_size_bytes": (0, 10)}, {"priority": -1, "language": "zh"}, {"priority": -2})
     assert decided(behind, facts(5, language=None)).rule == "r0"
@@ -121,7 +122,8 @@ def test_one_fact_after_the_other() -> None:
     rules = routing({"priority": 2, "duration_seconds": (600,)}, {"priority": 1, "language": "zh"})
     first = decide(rules, facts(language=None))
     assert isinstance(first, Needs)
-    assert (first.facts, first.targets) == ({"seconds"}, ("p0", "p1", "local"))
+    assert first.facts == {"seconds"}
+    assert first.targets == ("p0", "p1", "local")
     assert decided(rules, facts(language=None, seconds=600)).rule == "r0"
     then = decide(rules, facts(language=None, seconds=599.9))
     assert isinstance(then, Needs)
