@@ -54,6 +54,7 @@ TESTS = (
     _program("sox", "makes and bends the tests' recordings", "sox"),
     _program("ffmpeg", "encodes the tests' recordings", "ffmpeg"),
     _program("systemd-analyze", "judges the unit", "systemd"),
+    _program("redis-server", "holds the results of the tests' caches", "redis-server"),
 )
 
 
@@ -73,7 +74,8 @@ def ensure(needed: Iterable[Prerequisite]) -> None:
 
 def _apt_install(packages: list[str]) -> None:
     print(f"installing Debian packages: {' '.join(packages)}", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # RUNLEVEL 1: the package's own service is not started, which would listen beside the tests' server.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
     for command in (["apt-get", "update", "-q"], install):
         # A failure shows in apt's own words; what is still missing afterwards is named by the caller.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from v2td import metrics, store
-from v2td.config import CacheSettings
-from v2td.errors import ServiceError
+from v2td.config import CacheSettings, without_password
+from v2td.errors import ConfigError, ServiceError
 from v2td.jobs import Transcript
 from v2td.logs import get_logger
 from v2td.results.flights import Flight, Flights
 from v2td.results.found import Found, of_rows, of_transcript
 from v2td.results.rest import Rest
+
+if TYPE_CHECKING:
+    from v2td.results.redis_level import RedisLevel
 
 log = get_logger(__name__)
 
@@ -49,12 +52,17 @@ class ResultCache:
         self._accepts = accepts  # a text of before, by the settings of today
         self._flights = Flights()
         self._postgres = Rest("Postgres")
+        self._redis: RedisLevel | None = None
 
     async def __aenter__(self) -> Self:
+        """Open it; raises ConfigError where cache.redis_url cannot be used. Redis itself may be away."""
+        if self._settings.redis_url is not None:
+            self._redis = _redis_level(self._settings, self._settings.redis_url.get_secret_value())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        pass
+        if self._redis is not None:
+            await self._redis.close()
 
     @asynccontextmanager
     async def lease(
@@ -94,9 +102,20 @@ class ResultCache:
             self._flights.keep(found)
         else:
             self._flights.land(flight, found)
+        if self._redis is not None:
+            self._redis.keep(found)
 
     async def _look_up(self, audio_sha256: str, text_sha256s: Sequence[str]) -> Found | None:
-        return await self._in_postgres(audio_sha256, text_sha256s)
+        if self._redis is not None:
+            found = await self._redis.find(audio_sha256, text_sha256s)
+            if found is not None and self._accepts(found):
+                return found
+        found = await self._in_postgres(audio_sha256, text_sha256s)
+        if found is None or not self._accepts(found):
+            return None
+        if self._redis is not None:
+            self._redis.keep(found)
+        return found
 
     async def _in_postgres(self, audio_sha256: str, text_sha256s: Sequence[str]) -> Found | None:
         if not self._postgres.may_ask():
@@ -108,5 +127,15 @@ class ResultCache:
             self._postgres.failed(error)
             return None
         self._postgres.answered()
-        found = None if rows is None else of_rows(*rows)
-        return found if found and self._accepts(found) else None
+        return None if rows is None else of_rows(*rows)
+
+
+def _redis_level(settings: CacheSettings, url: str) -> RedisLevel:
+    try:
+        from v2td.results.redis_level import RedisLevel  # noqa: PLC0415 (an extra of the package)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("redis"):
+            raise
+        hint = "the package redis is missing: pip install 'v2td[redis]'"
+        raise ConfigError("cache.redis_url", without_password(url), hint) from error
+    return RedisLevel(settings, url)

@@ -1,0 +1,92 @@
+"""Redis: one server of a test's own, without files; it can be killed, frozen and launched again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tests.services.errors import ServiceError
+from tests.services.processes import Process, free_ports, kill, spawn, until_answers
+
+PROGRAM = "redis-server"
+CURE = f"{PROGRAM} is not there: python -m tests.services build"
+
+_START_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Server:
+    """A server on a port of its own, with a password."""
+
+    folder: Path
+    port: int
+    password: str = field(default_factory=lambda: secrets.token_hex(8))
+    process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        """What `cache.redis_url` takes."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    async def start(self) -> None:
+        """Starts it, empty, and waits until it answers.  Raises ServiceError."""
+        program = shutil.which(PROGRAM)
+        if program is None:
+            raise ServiceError(CURE)
+        config = self.folder / "redis.conf"  # not the command line, which anybody may read
+        config.write_text(
+            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\nsave ''\nappendonly no\n",
+            encoding="utf-8",
+        )
+        log = self.folder / "redis.log"
+        self.process = spawn("redis", [program, config], log=log, cwd=self.folder)
+        await until_answers(self.process, self._answers, log=log, timeout_seconds=_START_SECONDS)
+
+    def kill(self) -> None:
+        """Ends it at once; what it held is gone."""
+        if self.process is not None:
+            kill(self.process)
+
+    def freeze(self) -> None:
+        """Stops it in its tracks: connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets a frozen server go on."""
+        self._signal(signal.SIGCONT)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Redis]:
+        """A client to look behind the scenes."""
+        client = Redis.from_url(self.url)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, number)  # our own child, not waited for yet
+
+    async def _answers(self) -> None:
+        async with self.client() as client:
+            await client.ping()
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Server]:
+    """A server inside; nothing of it is left behind."""
+    server = Server(folder, free_ports(1)[0])
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.kill()  # frozen or not; it has no files
