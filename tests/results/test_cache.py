@@ -119,6 +119,14 @@ async def test_the_own_row_read_again_is_no_others(cache: ResultCache, writing: 
         assert text_of(lease, 3).cached_from == coordinates(1).row_id()
 
 
+async def test_a_text_that_becomes_no_row_is_named_by_none(cache: ResultCache) -> None:
+    async with cache.lease(AUDIO, [ONE]) as lease:
+        lease.settle(heard(1), becomes_row=False)
+    async with cache.lease(AUDIO, [ONE]) as lease:
+        assert text_of(lease, 2).cached_from is None
+        assert text_of(lease, 2).timings["cached"] == "in_flight"
+
+
 async def test_of_many_at_once_one_is_transcribed(
     cache: ResultCache, writing: Writing, sql: Connection, counted: Callable[[], dict[str, int]]
 ) -> None:

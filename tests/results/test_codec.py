@@ -23,7 +23,7 @@ channels = st.none() | st.integers(0, 7)
 segments = st.builds(Segment, numbers, numbers, texts, numbers, numbers, numbers, numbers, words, channels)
 founds = st.builds(
     Found,
-    origin=st.uuids(),
+    origin=st.none() | st.uuids(),
     audio_sha256=st.just(AUDIO),
     text_sha256=st.just(ONE),
     audio_seconds=numbers,

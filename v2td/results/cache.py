@@ -33,9 +33,12 @@ class Lease:
         self._flight = flight
         self.found = found
 
-    def settle(self, transcript: Transcript) -> None:
-        """Give the text to all who wait for it, and to those who will come. It need not be durable yet."""
-        self._cache.settle(transcript, self._flight)
+    def settle(self, transcript: Transcript, *, becomes_row: bool = True) -> None:
+        """Give the text to all who wait for it, and to those who will come. It need not be durable yet.
+
+        Where it never will be, as of a recording that came by HTTP, their rows name no other.
+        """
+        self._cache.settle(transcript, self._flight, becomes_row=becomes_row)
 
 
 class ResultCache:
@@ -95,9 +98,9 @@ class ResultCache:
         finally:
             self._flights.land(joined, None, failed=not stopped)
 
-    def settle(self, transcript: Transcript, flight: Flight | None = None) -> None:
+    def settle(self, transcript: Transcript, flight: Flight | None = None, *, becomes_row: bool = True) -> None:
         """Keep a text that was transcribed, be it outside of any lease, as `v2td redo` does."""
-        found = of_transcript(transcript)
+        found = of_transcript(transcript, becomes_row=becomes_row)
         if flight is None:
             self._flights.keep(found)
         else:

@@ -18,12 +18,12 @@ _OF_THE_TEXT = ("flags", "channel_languages", "damage")  # timings that say how 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The text of a recording under one digest; seconds. `origin` is the row for which it was transcribed.
+    """The text of a recording under one digest; seconds. `origin` is the row for which it was transcribed, if it was.
 
     `notes` are those timings of the origin that belong to the text.
     """
 
-    origin: UUID
+    origin: UUID | None
     audio_sha256: str
     text_sha256: str
     audio_seconds: float
@@ -64,10 +64,10 @@ class Found:
         )
 
 
-def of_transcript(transcript: Transcript) -> Found:
-    """Return what other jobs may have of a transcript."""
+def of_transcript(transcript: Transcript, *, becomes_row: bool = True) -> Found:
+    """Return what other jobs may have of a transcript, be it one that nobody keeps."""
     return Found(
-        origin=transcript.cached_from or transcript.job.id,
+        origin=transcript.cached_from or (transcript.job.id if becomes_row else None),
         audio_sha256=transcript.audio_sha256,
         text_sha256=transcript.text_sha256 or options_sha256(transcript.job.options, transcript.model),
         audio_seconds=transcript.audio_seconds,
