@@ -99,13 +99,15 @@ class Chunker:
             start = end
 
     def _parts(self, unit: _Unit) -> Iterator[_Unit]:
-        """Yield the unit, in equal parts when no chunk could hold it."""
-        length = unit.end - unit.start
+        """Yield the unit; when no chunk could hold it, its speech in equal parts."""
+        if unit.end - unit.start <= self._limit:
+            yield unit
+            return
+        start, length = unit.speech.start, unit.speech.length
         count = -(-length // self._limit)
-        edges = [unit.start + length * number // count for number in range(count + 1)]
-        for number, (start, end) in enumerate(pairwise(edges), 1):
-            speech = Span(max(start, min(unit.speech.start, end)), min(end, max(unit.speech.end, start)))
-            yield _Unit(start, end, speech, unit.window, unit.last and number == count)
+        edges = [start + length * number // count for number in range(count + 1)]
+        for number, (first, end) in enumerate(pairwise(edges), 1):
+            yield _Unit(first, end, Span(first, end), unit.window, unit.last and number == count)
 
 
 def _cut(units: list[_Unit], count: int) -> list[Chunk]:
