@@ -14,8 +14,10 @@ from tests.results.test_cache import AUDIO, ONE, OTHER, counted, heard, text_of,
 from tests.services import redis as service
 from tests.services.processes import free_ports
 from tests.store.conftest import Writing
+from tests.store.outcomes import segment
 from v2td.config import CacheSettings
 from v2td.errors import ConfigError
+from v2td.jobs import Word
 from v2td.results import ResultCache
 from v2td.results.codec import encode, key_of
 from v2td.results.found import of_transcript
@@ -73,6 +75,16 @@ async def test_a_text_in_redis_makes_full_rows(
     assert second["timings"] == {"fetch": 0.1, "flags": ["repetition"], "cached": "redis"}
     texts = await sql.fetch("SELECT text FROM transcript_segments WHERE transcription_id = $1", second["id"])
     assert [row["text"] for row in texts] == ["good morning", " everyone "]
+
+
+async def test_a_long_text_comes_back_too(store: Database, server: service.Server) -> None:
+    words = tuple(Word(n * 0.4, n * 0.4 + 0.3, f" word{n}", n / 20_000) for n in range(20_000))
+    segments = tuple(segment("", words[at : at + 20]) for at in range(0, 20_000, 20))
+    await keep(store, server, segments=segments)
+    cache = caching(store, server.url)
+    async with cache, cache.lease(AUDIO, [ONE]) as lease:
+        assert lease.found is not None
+        assert (lease.found.level, lease.found.segments) == ("redis", segments)
 
 
 async def test_a_text_lives_for_its_time(store: Database, server: service.Server) -> None:

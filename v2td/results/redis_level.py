@@ -21,6 +21,7 @@ from v2td.results.rest import Rest
 CONNECTIONS = 16
 MAX_WRITES = 64  # under way; further texts are not kept here
 CLOSE_SECONDS = 1.0
+LARGE_BYTES = 32_768  # from here on unpacking would be felt by the event loop
 
 Answer = TypeVar("Answer")
 
@@ -61,7 +62,12 @@ class RedisLevel:
         keys = [codec.key_of(audio_sha256, each) for each in text_sha256s]
         values = await self._ask(lambda: self._client.mget(keys))
         for value in values or ():
-            found = codec.decode(value, audio_sha256, text_sha256s) if isinstance(value, bytes) else None
+            if not isinstance(value, bytes):
+                continue
+            if len(value) < LARGE_BYTES:
+                found = codec.decode(value, audio_sha256, text_sha256s)
+            else:
+                found = await asyncio.to_thread(codec.decode, value, audio_sha256, text_sha256s)
             if found is not None:
                 return found
         return None
@@ -75,7 +81,7 @@ class RedisLevel:
         task.add_done_callback(self._writes.discard)
 
     async def _write(self, found: Found) -> None:
-        value = codec.encode(found)
+        value = await asyncio.to_thread(codec.encode, found)
         if value is not None:
             key = codec.key_of(found.audio_sha256, found.text_sha256)
             await self._ask(lambda: self._client.set(key, value, px=self._ttl_ms))
