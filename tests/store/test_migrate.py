@@ -18,7 +18,7 @@ CONTRACT = {
     "failures": "id job_id cluster_id topic kafka_partition kafka_offset record_index record_timestamp audio_url"
     " error_class reason attempts record_key payload headers replay_state created_at record_timestamp_ms",
     "instances": "name host pid version slots cpu_seconds rss_bytes partitions seen_at",
-    "redos": "id revision run model provider record_sha256 sent_at failed created_at",
+    "redos": "id revision model provider record_sha256 sent_at failed created_at",
     "schema_migrations": "version name applied_at",
 }
 

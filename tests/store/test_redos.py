@@ -38,8 +38,8 @@ def again(revision: int = 1, text: str = "good evening", at: Coordinates = AT, *
     return transcript(1, text, job=redo, model="large", **changes)
 
 
-async def noted(store: Database, *, run: str = "run", sent: bool = True) -> int:
-    revisions = await redos.note(store, run, "large", None, [Wish(FIRST.job.id, DIGEST)])
+async def noted(store: Database, *, sent: bool = True) -> int:
+    revisions = await redos.note(store, "large", None, [Wish(FIRST.job.id, DIGEST)])
     if sent:
         await redos.mark_sent(store, list(revisions.items()))
     return revisions[FIRST.job.id]
@@ -140,7 +140,7 @@ async def test_the_job_keeps_its_coordinates(store: Database, writing: Writing, 
     first = transcript(1, at={"timestamp_ms": timestamp_ms, "record_index": 3, "topic": "tp"})
     async with writing() as writer:
         await writer.write(first)
-    await redos.note(store, "run", "large", None, [Wish(first.job.id, DIGEST)])
+    await redos.note(store, "large", None, [Wish(first.job.id, DIGEST)])
     found = await redos.find_redo(store, first.job.id, 1, RECORD)
     assert isinstance(found, tuple)
     assert found[0] == first.job.coordinates
@@ -163,22 +163,23 @@ async def test_a_transcription_that_is_gone_is_not_waited_for(
 async def test_two_who_ask_at_once_get_numbers_of_their_own(store: Database, writing: Writing) -> None:
     async with writing() as writer:
         await writer.write(FIRST)
-    numbers = await asyncio.gather(*(noted(store, run=f"run {number}") for number in range(6)))
+    numbers = await asyncio.gather(*(noted(store) for _ in range(6)))
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
 
 
-async def test_what_a_run_asked_for_is_known(store: Database, writing: Writing) -> None:
+async def test_what_was_asked_for_is_known(store: Database, writing: Writing) -> None:
     ids = [FIRST.job.id, uuid4()]
     async with writing() as writer:
         await writer.write(FIRST)
-        assert await redos.asked(store, "run", ids) == {}
+        assert await redos.asked(store, "large", None, ids) == {}
         await noted(store, sent=False)
-        (asked,) = (await redos.asked(store, "run", ids)).values()
+        (asked,) = (await redos.asked(store, "large", None, ids)).values()
         assert asked == redos.Asked(1, DIGEST, sent=False, failed=None, done=False)
-        assert await redos.asked(store, "another run", ids) == {}
+        assert await redos.asked(store, None, None, ids) == {}
+        assert await redos.asked(store, "large", "local", ids) == {}
         await noted(store)
         await writer.write(again(2))
-        (asked,) = (await redos.asked(store, "run", ids)).values()
+        (asked,) = (await redos.asked(store, "large", None, ids)).values()
         assert asked == redos.Asked(2, DIGEST, sent=True, failed=None, done=True)
 
 

@@ -86,7 +86,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a run asked for last of a transcription; `done` when that revision is there."""
+    """What was asked for last of a transcription, and the same model and provider; `done` when it is there."""
 
     revision: int
     record_sha256: str
@@ -125,7 +125,8 @@ ORDER BY t.created_at, t.id LIMIT $7
 _ASKED = """
 SELECT DISTINCT ON (r.id) r.id, r.revision, r.record_sha256, r.sent_at IS NOT NULL AS sent, r.failed,
        EXISTS (SELECT FROM transcriptions t WHERE t.id = r.id AND t.revision = r.revision) AS done
-FROM redos r WHERE r.run = $1 AND r.id = ANY($2::uuid[]) ORDER BY r.id, r.revision DESC
+FROM redos r WHERE r.id = ANY($1::uuid[]) AND r.model IS NOT DISTINCT FROM $2 AND r.provider IS NOT DISTINCT FROM $3
+ORDER BY r.id, r.revision DESC
 """
 _ORIGINALS = f"""
 SELECT DISTINCT ON (id) {", ".join(StoredTranscription.__slots__)} FROM transcriptions WHERE id = ANY($1::uuid[])
@@ -133,11 +134,11 @@ ORDER BY id, revision DESC
 """  # noqa: S608 (our own column names)
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('v2td redo'))"  # one after the other takes numbers
 _NOTE = """
-INSERT INTO redos (id, revision, run, model, provider, record_sha256)
+INSERT INTO redos (id, revision, model, provider, record_sha256)
 SELECT ours.id, 1 + greatest(
     coalesce((SELECT max(t.revision) FROM transcriptions t WHERE t.id = ours.id), 0),
     coalesce((SELECT max(r.revision) FROM redos r WHERE r.id = ours.id), 0)
-), $3, $4, $5, ours.record_sha256
+), $3, $4, ours.record_sha256
 FROM unnest($1::uuid[], $2::text[]) AS ours (id, record_sha256)
 RETURNING id, revision
 """
@@ -185,10 +186,10 @@ async def find(database: Database, selection: Selection) -> list[Candidate]:
         last = (page[-1].created_at, page[-1].id)
 
 
-async def asked(database: Database, run: str, ids: Sequence[UUID]) -> dict[UUID, Asked]:
-    """Return what a run asked for before, of each transcription the last; raises ServiceError."""
+async def asked(database: Database, model: str | None, provider: str | None, ids: Sequence[UUID]) -> dict[UUID, Asked]:
+    """Return what was asked for before of these two, of each transcription the last; raises ServiceError."""
     async with database.acquire("look up what was asked for") as connection:
-        rows = [dict(row) for row in await connection.fetch(_ASKED, run, list(ids))]
+        rows = [dict(row) for row in await connection.fetch(_ASKED, list(ids), model, provider)]
     return {row.pop("id"): Asked(**row) for row in rows}
 
 
@@ -204,9 +205,7 @@ def coordinates_of(transcription: StoredTranscription) -> Coordinates | None:
     return original(row | {"record_timestamp_ms": None})
 
 
-async def note(
-    database: Database, run: str, model: str | None, provider: str | None, wishes: Sequence[Wish]
-) -> dict[UUID, int]:
+async def note(database: Database, model: str | None, provider: str | None, wishes: Sequence[Wish]) -> dict[UUID, int]:
     """Note that transcriptions, each once, are to be done again; return each one's next revision by id.
 
     Raises ServiceError.
@@ -215,7 +214,7 @@ async def note(
     operation = "ask for transcriptions"
     async with database.acquire(operation) as connection, connection.transaction(isolation="read_committed"):
         await connection.execute(_LOCK)
-        return dict(await connection.fetch(_NOTE, *columns, run, model, provider))
+        return dict(await connection.fetch(_NOTE, *columns, model, provider))
 
 
 async def mark_sent(database: Database, keys: Sequence[Key]) -> None:

@@ -11,7 +11,6 @@ ALTER TABLE transcriptions ADD COLUMN request jsonb;
 CREATE TABLE redos (
     id uuid NOT NULL,                       -- the transcription's
     revision integer NOT NULL,              -- that is to come
-    run text NOT NULL,                      -- which command asked: what is resumed, and watched
     model text,
     provider text,
     record_sha256 text NOT NULL,            -- hex; of key and value of the record that may ask for it
@@ -20,7 +19,6 @@ CREATE TABLE redos (
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (id, revision)
 );
-CREATE INDEX redos_run ON redos (run);
 
 -- With the time: of all rows of a recording the newest is then read from the index, however many there are.
 DROP INDEX transcriptions_content;
