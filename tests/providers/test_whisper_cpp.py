@@ -1,18 +1,45 @@
 """whisper.cpp in its child, with the bundled model as a GGML file, on recordings whose text is known."""
 
-from collections.abc import AsyncIterator
+import importlib
+import sys
+import wave
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import _pywhispercpp as pw
 import jiwer
+import numpy as np
+import psutil
 import pytest
 
+from tests.living import lives
 from tests.providers.hearing import Told, decoding, text_of
+from tests.speech.sounds import Pcm, bundled, encode, read, silence
 from v2td.bundled import ggml_file, recordings
+from v2td.clock import covered_by_channel
 from v2td.config import WhisperCppSettings
-from v2td.jobs import Options
-from v2td.providers.whisper_cpp import WhisperCppChild
+from v2td.config.languages import LANGUAGES
+from v2td.errors import ConfigError, ProviderRefusedError
+from v2td.jobs import SAMPLE_RATE, Options, Span, Window
+from v2td.providers.whisper_cpp import WhisperCppChild, place
+from v2td.providers.whisper_cpp_worker import WindowSound, read_window
 
 pytestmark = pytest.mark.slow  # starts processes that load models
+
+EN, VI = bundled("en-01.flac"), bundled("vi-01.flac")
+
+
+def write_wav(channels: Sequence[Pcm], path: Path) -> None:
+    """A 16 kHz file of several channels, the shorter ones followed by silence."""
+    frames = np.zeros((max(map(len, channels)), len(channels)), np.int16)
+    for number, pcm in enumerate(channels):
+        frames[: len(pcm), number] = pcm
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(len(channels))
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(frames.tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +72,141 @@ async def test_bundled_recordings_get_their_text_language_and_times(provider: Wh
     right = [recording.text == text for recording, text in zip(short, texts, strict=True)]
     assert sum(right) >= len(short) - 1
     assert jiwer.wer([recording.text for recording in short], texts) < 0.02
+
+
+async def test_a_long_recording_comes_window_by_window_in_the_language_its_first_ones_elect(
+    provider: WhisperCppChild, tmp_path: Path
+) -> None:
+    recording = bundled("vi-long.ogg")
+    async with decoding(tmp_path, recording.path, Options(), told := Told(), window_seconds=15) as decoded:
+        heard = await provider.transcribe(decoded)
+    assert len(heard.windows) > 3
+    assert (heard.language, list(told.texts)) == ("vi", [window.index for window in heard.windows])
+    assert jiwer.wer(recording.text.lower(), text_of(heard).lower()) < 0.1
+    assert [each["index"] for each in heard.timings["windows"]] == [window.index for window in heard.windows]
+    assert told.progress >= 2 * len(heard.windows)
+    assert covered_by_channel(heard.segments, heard.windows) > 0.9 * recording.seconds * 0.5
+
+
+async def test_words_lie_in_their_segments_and_make_up_their_text(provider: WhisperCppChild, tmp_path: Path) -> None:
+    for recording in (EN, VI):
+        options = Options(language=recording.language, word_timestamps=True)
+        async with decoding(tmp_path, recording.path, options) as decoded:
+            heard = await provider.transcribe(decoded)
+        assert heard.segments
+        for segment in heard.segments:
+            assert segment.words
+            assert "".join(word.text for word in segment.words).strip() == segment.text.strip()
+            assert len(segment.words) == len(segment.text.split())
+            assert segment.start <= segment.words[0].start
+            assert segment.words[-1].end <= segment.end
+            assert all(word.start <= word.end and 0 < word.probability <= 1 for word in segment.words)
+
+
+async def test_channels_are_heard_by_themselves(provider: WhisperCppChild, tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    write_wav([read(EN.path), read(VI.path)], path)
+    async with decoding(tmp_path, path, Options(channels="split")) as decoded:
+        heard = await provider.transcribe(decoded)
+    texts = {
+        channel: " ".join(each.text.strip() for each in heard.segments if each.channel == channel) for channel in (0, 1)
+    }
+    assert texts == {0: EN.text, 1: VI.text}
+    assert heard.timings["channel_languages"] == {"0": "en", "1": "vi"}
+
+
+async def test_the_mean_of_channels_is_heard_when_a_window_is_of_none(tmp_path: Path) -> None:
+    pcm = tmp_path / "pcm"
+    np.array([[0, 8192], [16384, -16384], [32767, 1], [-4, -4]], np.int16).tofile(pcm)
+    both = Window(0, (Span(0, 2), Span(3, 4)), ())
+    sound = WindowSound(pcm, 2, both)
+    assert read_window(sound, 0).tolist() == [0.125, 0.0, -4 / 32768]
+    assert read_window(replace(sound, window=replace(both, channel=1)), 5).tolist() == [0.25, -0.5, -4 / 32768, 0, 0]
+
+
+async def test_the_language_is_the_likeliest_of_those_allowed(provider: WhisperCppChild, tmp_path: Path) -> None:
+    for recording, options, language in (
+        (EN, Options(languages=("en", "vi")), "en"),
+        (EN, Options(languages=("vi",)), "vi"),
+        (EN, Options(multilingual=True), "en"),
+        (VI, Options(multilingual=True, language="en"), "vi"),
+    ):
+        async with decoding(tmp_path, recording.path, options) as decoded:
+            heard = await provider.transcribe(decoded)
+        assert heard.language == language, options
+    async with decoding(tmp_path, EN.path, Options(languages=("yue",))) as decoded:
+        assert "yue" not in (provider.capabilities.languages or ())
+        with pytest.raises(ProviderRefusedError, match="none of the languages yue"):
+            await provider.transcribe(decoded)
+
+
+async def test_what_a_message_may_ask_for_is_accepted(provider: WhisperCppChild, tmp_path: Path) -> None:
+    for options in (
+        Options(language="en", prompt="Please call me."),
+        Options(language="en", hotwords="Hanoi, Chicago"),
+        Options(language="en", prompt="Please call me. " * 3000, hotwords="日本 <|startoftranscript|> [_SOT_]"),
+        Options(language="en", prompt="a" * 50_000),
+        Options(language="en", beam_size=1),
+        Options(language="en", beam_size=8),
+        Options(language="en", task="translate"),
+        Options(language="en", condition_on_previous_text=True),
+    ):
+        async with decoding(tmp_path, EN.path, options) as decoded:
+            assert text_of(await provider.transcribe(decoded)) == EN.text, options
+
+
+async def test_silence_has_no_text(provider: WhisperCppChild, tmp_path: Path) -> None:
+    async with decoding(tmp_path, encode(silence(3), tmp_path / "silence.wav"), Options()) as decoded:
+        heard = await provider.transcribe(decoded)
+    assert (heard.segments, heard.windows, heard.language) == ((), (), None)
+
+
+async def test_every_language_of_v2td_is_one_of_whisper_cpps() -> None:
+    assert [code for code in LANGUAGES if pw.whisper_lang_id(code) < 0] == []
+
+
+async def test_it_runs_on_its_cpus_with_its_threads_niced_and_without_our_secrets(
+    settings: WhisperCppSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("V2TD_TEST_SECRET", "hush")
+    async with WhisperCppChild(settings.model_copy(update={"cpus": (0,)})) as provider:
+        process = psutil.Process(provider.pid)
+        assert process.cpu_affinity() == [0]
+        assert process.nice() == psutil.Process().nice() + 5
+        environment = process.environ()
+        assert "PATH" in environment
+        assert "V2TD_TEST_SECRET" not in environment
+    assert not lives(process)
+
+
+def test_threads_are_those_of_the_seeds_table() -> None:
+    model = Path("/models/ggml-large-v2.bin")
+    for cores, threads in ((8, 6), (10, 8), (12, 10), (4, 2), (3, 1), (2, 1), (1, 1)):
+        assert place(WhisperCppSettings(name="a", model=model), list(range(cores))) == (threads, tuple(range(threads)))
+    chosen = WhisperCppSettings(name="a", model=model, cpus=(4, 5, 6))
+    assert place(chosen, list(range(8))) == (3, (4, 5, 6))
+    assert place(chosen.model_copy(update={"threads": 2}), list(range(8))) == (2, (4, 5, 6))
+    with pytest.raises(ConfigError, match=r"providers.whisper_cpp.cpus = \[6\]: .* \[0, 1, 2, 3, 4, 5\]"):
+        place(chosen, list(range(6)))
+
+
+async def test_several_of_them_have_their_own_name_model_and_process(settings: WhisperCppSettings) -> None:
+    other = WhisperCppSettings(name="whisper_cpp_zh", model=ggml_file("tiny"), model_name="tiny-zh", threads=1)
+    async with WhisperCppChild(settings) as one, WhisperCppChild(other) as two:
+        assert (two.name, two.model) == ("whisper_cpp_zh", "tiny-zh")
+        assert one.pid != two.pid
+        assert one.fingerprint != two.fingerprint
+    async with WhisperCppChild(settings.model_copy(update={"beam_size": 1})) as three:
+        assert three.fingerprint != one.fingerprint
+    async with WhisperCppChild(settings.model_copy(update={"name": "another", "threads": 2})) as four:
+        assert four.fingerprint == one.fingerprint
+
+
+def test_without_pywhispercpp_it_says_what_to_install(
+    settings: WhisperCppSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if "site-packages" not in each])
+    monkeypatch.delitem(sys.modules, "_pywhispercpp")
+    importlib.invalidate_caches()
+    with pytest.raises(ConfigError, match=r"pip install v2td\[whispercpp\]"):
+        WhisperCppChild(settings)

@@ -154,6 +154,9 @@ class WhisperCppChild:
         except asyncio.CancelledError:
             self._child.kill()  # it would go on with the window, whose PCM goes now
             raise
+        except ChildDied:
+            self._child.kill()  # it may not be quite dead, and look alive
+            raise
         except FileNotFoundError as error:
             raise JobError(ErrorClass.INFERENCE_CRASH, "its PCM is gone from speech.pcm_dir") from error
         except RuntimeError as error:

@@ -56,6 +56,7 @@ class Listening:
         self._windows: list[Window] = []
         self._timings: list[dict[str, Any]] = []
         self._options = recording.options
+        self._asks_each = multilingual and recording.options.multilingual  # each window has a language of its own
         if multilingual:
             self._told = self._options.language
         elif self._options.language in (None, ENGLISH) and self._options.task == "transcribe":
@@ -72,7 +73,7 @@ class Listening:
         for voice in self._voices.values():
             if voice.waiting:
                 await self._settle(voice)
-            elif self._options.multilingual:
+            elif self._asks_each:
                 voice.vote()
         return self._all()
 
@@ -92,11 +93,6 @@ class Listening:
         voice.waiting.append(window)
         if len(voice.waiting) == LANGUAGE_WINDOWS:
             await self._settle(voice)
-
-    @property
-    def _asks_each(self) -> bool:
-        """Whether each window has a language of its own."""
-        return self._options.multilingual and self._told != ENGLISH
 
     async def _settle(self, voice: _Voice) -> None:
         voice.vote()

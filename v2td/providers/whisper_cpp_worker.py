@@ -26,6 +26,7 @@ TICKS = 100  # whisper.cpp's times are in hundredths of a second
 PROMPT_CHARACTERS = 2000  # more than 224 tokens' worth, which is all that the model sees: the end of it
 ERROR_LEVEL = 4  # of GGML's messages
 TOLD_MESSAGES = 3
+TOKENS_WITHOUT_LANGUAGES = 51766  # of a multilingual model
 LANGUAGES_TOLD = 5  # the likeliest; the rest is noise
 WITHOUT_SPACES = frozenset({"zh", "ja", "yue", "th", "lo", "my"})  # each letter counts as a word, as in faster-whisper
 
@@ -79,15 +80,17 @@ class _Model:
         if self._said:  # a model that was not loaded looks like one that was, and ends the process when it is used
             raise self._error()
         self._end_of_text = int(self._pw.whisper_token_eot(self._context))
-        self._languages = [self._pw.whisper_lang_str(each) for each in range(self._pw.whisper_lang_max_id() + 1)]
+        self._named = [self._pw.whisper_lang_str(each) for each in range(self._pw.whisper_lang_max_id() + 1)]
+        # whisper.cpp takes a token that means something else for the language that older models do not know.
+        self._spoken = self._pw.whisper_n_vocab(self._context) - TOKENS_WITHOUT_LANGUAGES
 
     def languages(self, sound: NDArray[np.float32], among: Sequence[str]) -> tuple[tuple[str, float], ...]:
         """Return the likeliest languages of these, or of all, and how likely each is of all."""
-        found = np.zeros(len(self._languages), np.float32)
+        found = np.zeros(len(self._named), np.float32)
         self._pw.whisper_pcm_to_mel(self._context, sound, len(sound), self._threads)
         if self._pw.whisper_lang_auto_detect(self._context, 0, self._threads, found) < 0:
             raise self._error()
-        known = zip(self._languages, map(float, found), strict=True)
+        known = list(zip(self._named, map(float, found), strict=True))[: self._spoken]
         likeliest = sorted(known, key=lambda each: -each[1])
         return tuple(each for each in likeliest if not among or each[0] in among)[:LANGUAGES_TOLD]
 
