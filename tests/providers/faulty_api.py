@@ -1,6 +1,7 @@
 """A stand-in for OpenAI's API: a real server that decodes what it is sent, hears tones, and fails as it is told."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -46,14 +47,19 @@ class API:
     now: int = 0  # requests under way
     most: int = 0  # at once
     health: int = 200
+    early: int | None = None  # status of an answer before anything of the file was read
 
 
 @asynccontextmanager
-async def serve() -> AsyncIterator[API]:
+async def serve(tls: ssl.SSLContext | None = None) -> AsyncIterator[API]:
     """Run the server on loopback until the block is left."""
     api = API()
 
     async def transcribe(request: web.Request) -> web.StreamResponse:
+        if api.early is not None:
+            refused = error(api.early, "Too large.")
+            refused.force_close()
+            return refused
         asked = await _take(request)
         api.asked.append(asked)
         fault = api.faults.pop(0) if api.faults else None
@@ -78,10 +84,10 @@ async def serve() -> AsyncIterator[API]:
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         host, port = runner.addresses[0][:2]
-        api.url = f"http://{host}:{port}/v1"
+        api.url = f"http{'s' if tls else ''}://{host}:{port}/v1"
         yield api
     finally:
         await runner.cleanup()

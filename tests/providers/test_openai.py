@@ -3,12 +3,15 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import trustme
 import uvloop
 
 from tests.providers import faulty_api
@@ -16,7 +19,7 @@ from tests.providers.faulty_api import API, KEY, Fault
 from tests.providers.tones import Samples, Seen, Tone, hear, recording, sound, windows, write
 from v2td.config import OpenAISettings
 from v2td.errors import ErrorClass, JobError, ProviderFailedError, ProviderRefusedError, ServiceError
-from v2td.jobs import Heard, Options
+from v2td.jobs import SAMPLE_RATE, Heard, Options
 from v2td.providers.openai import OpenAIProvider
 from v2td.providers.openai_client import MAX_ANSWER_BYTES, Rate
 
@@ -289,6 +292,28 @@ async def test_what_the_api_will_never_take_is_refused(api: API, tones: Samples,
     api.faults = [faulty_api.refuse(status, f"Bad\x00 language \n{KEY}")]
     with pytest.raises(ProviderRefusedError, match=f"answered {status}: Bad language …$"):
         await transcribe(api, tones, tmp_path)
+
+
+async def test_an_answer_may_come_before_the_file_is_read(api: API, tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(-32768, 32767, (200 * SAMPLE_RATE, 1)).astype(np.int16)
+    (window,) = windows([Tone(0, 199, 440)])
+    api.early = 413
+    with pytest.raises(ProviderRefusedError, match="413: Too large"):  # 6 MB of it
+        await transcribe(api, noise, tmp_path, cut=[window], settings_={"codec": "flac"})
+
+
+async def test_certificates_are_checked(tones: Samples, tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    stranger.cert_pem.write_to_path(tmp_path / "other.pem")
+    async with faulty_api.serve(context) as api:
+        check(await transcribe(api, tones, tmp_path, settings_={"ca_file": tmp_path / "ca.pem"}), TONES)
+        with pytest.raises(ProviderFailedError, match="certificate is refused"):
+            await transcribe(api, tones, tmp_path, settings_={"ca_file": tmp_path / "other.pem"})
+        with pytest.raises(ServiceError, match="ca_file of the provider api"):
+            await transcribe(api, tones, tmp_path, settings_={"ca_file": tmp_path / "missing.pem"})
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -72,6 +72,13 @@ def test_words_of_the_answer_are_given_to_their_segments() -> None:
     assert [each.words for each in read(content, sent()).segments] == [None, None]
 
 
+def test_an_api_without_words_is_not_taken_for_one_with_them() -> None:
+    with pytest.raises(ProviderRefusedError, match="words"):
+        read(answer(said(0, 2)), sent(words=True))
+    assert read(answer(said(0, 2)), sent()).segments
+    assert read(b'{"text": "", "segments": []}', sent(words=True)).segments == ()
+
+
 def test_words_may_come_in_their_segments() -> None:
     word = {"word": " a", "start": 0.5, "end": 1, "probability": 0.4}
     (segment,) = read(answer(said(0, 2, words=[word])), sent(words=True)).segments
@@ -81,7 +88,7 @@ def test_words_may_come_in_their_segments() -> None:
 
 @given(
     st.lists(st.tuples(st.floats(-5, 30), st.floats(-5, 30)), min_size=1),
-    st.lists(st.tuples(st.floats(-5, 30), st.floats(-5, 30))),
+    st.lists(st.tuples(st.floats(-5, 30), st.floats(-5, 30)), min_size=1),
 )
 def test_whatever_the_times_are_words_lie_in_segments_and_all_in_what_was_sent(
     segments: list[tuple[float, float]], words: list[tuple[float, float]]
@@ -131,7 +138,7 @@ def test_no_body_of_an_error_is_too_strange(body: bytes) -> None:
     )
 )
 def test_no_answer_is_too_strange(content: object) -> None:
-    with suppress(ProviderFailedError):
+    with suppress(ProviderFailedError, ProviderRefusedError):
         found = read(json.dumps(content).encode(), sent(words=True))
         assert all(10 <= each.start <= each.end <= 20 for each in found.segments)
 

@@ -88,7 +88,10 @@ class Said:
 
 
 def read(content: bytes, sent: Sent) -> Said:
-    """Return what an answer's body says; raises ProviderFailedError when it says nothing that makes sense."""
+    """Return what an answer's body says; raises ProviderFailedError when it makes no sense.
+
+    ProviderRefusedError when it has no words, and they were asked for.
+    """
     try:
         answer = _Answer.model_validate_json(content)
     except ValidationError as error:
@@ -102,6 +105,8 @@ def read(content: bytes, sent: Sent) -> Said:
         segments = [_Segment(text=answer.text, start=0.0, end=seconds)]
     spoken = [each for each in segments if each.text.strip()]
     words = _by_segment(spoken, answer.words or []) if sent.words else [None] * len(spoken)
+    if sent.words and not any(words) and any(map(str.isalnum, answer.text)):
+        raise ProviderRefusedError("it has no times of words")
     found_segments = (_segment(each, own, sent) for each, own in zip(spoken, words, strict=True))
     return Said(tuple(sorted(found_segments, key=lambda each: each.start)), language_of(answer.language))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import ssl
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -100,8 +101,8 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def post(self, path: str, fields: Fields, upload: Upload, priority: int) -> bytes:
-        """Send a file and the fields of a form; return the answer's body.
+    async def post(self, path: str, fields: Fields, upload: Upload, priority: int, begin: Callable[[], None]) -> bytes:
+        """Send a file and the fields of a form; return the answer's body. `begin` is called when its turn has come.
 
         Raises ProviderRefusedError and ProviderFailedError; OSError when the file cannot be read.
         """
@@ -111,6 +112,7 @@ class Client:
             now = clock()
             await asyncio.sleep(self._rate.turn(now) - now)
             self._check_open()
+            begin()
             try:
                 return await self._post_once_more(path, fields, upload)
             except ProviderFailedError as error:
@@ -137,9 +139,9 @@ class Client:
     async def _post(self, path: str, fields: Fields, upload: Upload, reused: asyncio.Event) -> bytes:
         form = aiohttp.FormData(fields)
         async with contextlib.AsyncExitStack() as stack:
-            file: bytes | BinaryIO
+            file: BinaryIO
             if isinstance(upload.content, bytes):
-                file = upload.content
+                file = io.BytesIO(upload.content)  # in blocks, so that the event loop is not held up
             else:
                 file = await asyncio.to_thread(upload.content.open, "rb")
                 stack.callback(file.close)

@@ -140,15 +140,17 @@ class Hearing:
         recording = self._recording
         words = recording.options.word_timestamps and not self._plain
         sent = Sent(span.start, span.end, chunk.speech, chunk.channel, words)
-        seconds = span.length / SAMPLE_RATE
-        attempt = 1
-        while True:
-            recording.on_progress()
+        path, fields = PATHS[recording.options.task], self._fields(voice, words=words)
+        attempt, began = 1, 0.0
+
+        def begin() -> None:
+            nonlocal began
             began = time.monotonic()
+            recording.on_progress()
+
+        while True:
             try:
-                path = PATHS[recording.options.task]
-                content = await self._client.post(path, self._fields(voice, words=words), upload, recording.priority)
-                said = read(content, sent)
+                said = read(await self._client.post(path, fields, upload, recording.priority, begin), sent)
             except ProviderFailedError as error:
                 asked = error.retry_after or 0.0
                 if not self._seconds or attempt >= ATTEMPTS or asked > _BACKOFF.maximum:
@@ -156,6 +158,7 @@ class Hearing:
                 await asyncio.sleep(_BACKOFF.pause(attempt, self._random, error.retry_after))
                 attempt += 1
             else:
+                seconds = span.length / SAMPLE_RATE
                 self._seconds += seconds
                 self._requests.append(self._request(began, seconds, upload, attempt))
                 return said
