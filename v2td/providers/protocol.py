@@ -110,5 +110,8 @@ def _text_sha256(options: Options, model: str, fingerprint: str) -> str:
 
 
 def text_sha256(options: Options, provider: Provider) -> str:
-    """Return the hex digest of all but the audio that decides the text: two equal ones may share a result."""
-    return _text_sha256(options, provider.model or "", provider.fingerprint)
+    """Return the hex digest of all but the audio that decides the text: two equal ones may share a result.
+
+    The name is part of it, since fingerprints of different packages may be alike.
+    """
+    return _text_sha256(options, provider.model or "", f"{provider.name} {provider.fingerprint}")
