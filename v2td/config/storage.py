@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from string import Formatter
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -101,9 +101,13 @@ class StorageSettings(Section):
     notify_suffixes: tuple[Text, ...] = Field((), description="Only objects whose keys end so; all when empty.")
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """What is announced has somewhere to go, and nothing moves to a tier after it is gone."""
+        """What is announced has somewhere to go and is no transcript; nothing moves to a tier after it is gone."""
         if self.source_buckets and self.notify_arn is None:
             yield "notify_arn", "set, since source_buckets is"
+        files = [f".{each}" for each in get_args(Format)]
+        for suffix in self.notify_suffixes:
+            if any(each.endswith(suffix) or suffix.endswith(each) for each in files):
+                yield "notify_suffixes", f"without {suffix}, since files of transcripts end so"
         if self.tier and self.transcript_days is not None and self.transcript_days <= self.transition_days:
             yield "transcript_days", f"more than transition_days ({self.transition_days}), since tier is set"
 
