@@ -273,6 +273,25 @@ async def test_nothing_to_look_for_is_nobodys_wait(cache: ResultCache, counted: 
     assert counted() == {}
 
 
+async def test_a_postgres_that_hangs_is_left_alone(
+    cache: ResultCache, sql: Connection, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("v2td.results.cache.LOOK_SECONDS", 0.2)
+    await write(writing, heard(1))
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE transcriptions IN ACCESS EXCLUSIVE MODE")
+        for _ in range(50):
+            async with cache.lease(AUDIO, [ONE]) as lease:
+                assert lease.found is None
+    async with asyncio.timeout(20):
+        while True:
+            async with cache.lease(AUDIO, [ONE]) as lease:
+                if lease.found is not None:
+                    break
+            await asyncio.sleep(0.1)
+    assert lease.found.level == "postgres"
+
+
 async def test_without_postgres_all_is_transcribed_and_found_again_later(
     schema: None, settings: DatabaseSettings, sql: Connection, counted: Callable[[], dict[str, int]]
 ) -> None:
