@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ def decided(providers: Providers, facts: Facts = FACTS, **insists: Any) -> Decis
     found = providers.decide(facts, **insists)
     assert isinstance(found, Decision)
     return found
+
+
+async def settled() -> None:
+    """Let all tasks go as far as they come."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def names(found: tuple[Provider, ...]) -> list[str]:
@@ -338,8 +345,7 @@ async def test_an_api_takes_more_the_more_wait(build: Build, waiting: int, at_on
     jobs = [
         asyncio.create_task(providers.transcribe(decision, Source(1).recording())) for _ in range(waiting + at_once)
     ]
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await settled()
     assert (api.now, providers.status()[1]["waiting"]) == (at_once, waiting)
     for each in jobs:
         each.cancel()
@@ -385,3 +391,32 @@ async def test_whose_results_will_do(build: Build) -> None:
     assert isinstance(unknown, Needs)
     assert names(providers.possible(unknown, Options())) == ["zh", "a", "b"]
     assert names(providers.possible(unknown, Options(language="vi"))) == ["a", "b"]
+
+
+async def test_jobs_that_wait_elsewhere_count_for_an_api(build: Build) -> None:
+    api = Scripted("api", concurrency=None, seconds=60)
+    providers = build(api, routing={"default": "api"})
+    decision = decided(providers)
+    jobs = [asyncio.create_task(providers.transcribe(decision, Source(1).recording())) for _ in range(30)]
+    with contextlib.ExitStack() as coming:
+        for _ in range(80):
+            coming.enter_context(providers.expecting(decision))
+        await settled()
+        assert api.now == 10  # 101 or more waited in all, until so many were let in that it was fewer
+    assert providers.status()[1]["concurrency"] == 5
+    for each in jobs:
+        each.cancel()
+    await asyncio.wait(jobs)
+
+
+@pytest.mark.parametrize(("concurrency", "expected"), [(1, [0, 1, 2]), (None, [0, 1, 2]), (0, [])])
+async def test_deadlines_count_though_a_provider_tells_of_no_progress(
+    build: Build, concurrency: int | None, expected: list[int]
+) -> None:
+    """But not for one that has a queue of its own, in which nothing fails for waiting."""
+    providers = build(Scripted("one", concurrency=concurrency), routing={"default": "one"})
+    calls: list[int] = []
+    source = Source(2)
+    recording = source.recording(on_progress=lambda: calls.append(source.taken))
+    await providers.transcribe(decided(providers), recording)
+    assert calls == expected

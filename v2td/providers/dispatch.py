@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -127,6 +127,18 @@ class Providers:
                         heard = replace(heard, windows=rewound.windows)
                     return Answer(heard, member.provider, tuple(tries.tried))
         raise tries.failure()
+
+    @contextmanager
+    def expecting(self, route: Decision | Needs) -> Iterator[None]:
+        """Count a job that will come, and waits elsewhere until then, among those that wait for a provider."""
+        members = self._having(route.target, route.model) if isinstance(route, Decision) else []
+        for each in members:
+            each.places.expect(1)
+        try:
+            yield
+        finally:
+            for each in members:
+                each.places.expect(-1)
 
     async def run(self) -> None:
         """Ask all providers whether they are well, for ever."""

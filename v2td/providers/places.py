@@ -22,6 +22,7 @@ class Places:
         self._size = size
         self.taken = 0
         self.waiting = 0
+        self._coming = 0  # jobs on their way to this queue
         self._queue: list[tuple[int, int, asyncio.Future[Places]]] = []
         self._in_flight: Gauge = metrics.PROVIDER_IN_FLIGHT.labels(provider)
         self._waits: Gauge = metrics.PROVIDER_WAITING.labels(provider)
@@ -30,7 +31,7 @@ class Places:
     @property
     def size(self) -> int:
         """Jobs at once, as things are; 0: any number."""
-        return by_depth(self.waiting) if self._size is None else self._size
+        return by_depth(self.waiting + self._coming) if self._size is None else self._size
 
     @property
     def free(self) -> bool:
@@ -45,6 +46,11 @@ class Places:
     def leave(self) -> None:
         """Leave it, to whoever waits."""
         self.taken -= 1
+        self._admit()
+
+    def expect(self, jobs: int) -> None:
+        """Take note that so many more jobs, or fewer, will come: more are taken at once the more wait anywhere."""
+        self._coming += jobs
         self._admit()
 
     def queue(self, priority: int, admitted: asyncio.Future[Places]) -> None:

@@ -43,15 +43,18 @@ class Rewound:
         """How much of the recording they reach into."""
         return max((each.pieces[-1].end for each in self._taken), default=0) / SAMPLE_RATE
 
-    def again(self, *, last: bool) -> Recording:
+    def again(self, *, last: bool, clocked: bool) -> Recording:
         """Return the recording from its beginning, for the `last` provider or one behind which others wait.
 
         Only the last may free what it has read; silence around it is given back in any case. What was heard is passed
-        on once for each window, though two providers may hear it.
+        on once for each window, though two providers may hear it. `clocked`: deadlines count from now on, whether the
+        provider tells of its progress or not.
         """
+        if clocked:
+            self._recording.on_progress()
         return replace(
             self._recording,
-            windows=self._from_first(),
+            windows=self._from_first(clocked=clocked),
             on_done=self._recording.on_done if last else lambda _window: None,
             on_text=self._tell,
         )
@@ -66,9 +69,11 @@ class Rewound:
             self._told.add(window.index)
             self._recording.on_text(window, text)
 
-    async def _from_first(self) -> AsyncIterator[Window]:
+    async def _from_first(self, *, clocked: bool) -> AsyncIterator[Window]:
         index = 0
         while await self._reaches(index):
+            if clocked:  # they allow more the longer the recording turns out to be
+                self._recording.on_progress()
             yield self._taken[index]
             index += 1
 
