@@ -407,15 +407,21 @@ async def test_an_idle_connection_that_the_api_closed_is_no_failure(api: API, to
 
 
 async def test_the_urgent_are_let_in_first(api: API, tones: Samples, tmp_path: Path) -> None:
-    api.seconds = 0.1
+    gate = asyncio.Event()
+
+    async def wait(_request: object, _asked: object) -> None:
+        await gate.wait()
+
+    api.faults = [wait]
     async with OpenAIProvider(settings(api, connections_per_host=1)) as provider, asyncio.TaskGroup() as group:
         for number, priority in enumerate((5, 9, 5, 0)):
             folder = tmp_path / str(number)
             folder.mkdir()
             job = recording(tones, windows(TONES), folder, priority=priority, options=Options(prompt=str(priority)))
             group.create_task(provider.transcribe(job))
-            while len(api.asked) == 0:  # the first one has the place
+            while not api.asked or len(provider._client._places._waiting) < number:
                 await asyncio.sleep(0.01)
+        gate.set()
     assert [asked.field("prompt") for asked in api.asked] == ["5", "0", "5", "9"]
 
 
