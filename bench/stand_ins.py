@@ -45,8 +45,9 @@ class ConstantDownloader(_Room):
         pass
 
     folders = ()
+    store = None  # nobody asks for files
 
-    async def fetch(self, _url: str) -> Audio:
+    async def fetch(self, _url: str, _version_id: str | None = None) -> Audio:
         """Return the constant."""
         return _AUDIO
 

@@ -18,16 +18,21 @@ import pytest
 
 from tests.speech import sounds
 from v2td import bundled
+from v2td.attempt import Hearers
 from v2td.bundled.recordings import AUDIO
 from v2td.config import EngineSettings, FetchSettings, KafkaSettings, PipelineSettings, Settings, SpeechSettings
+from v2td.delivery import Delivery
 from v2td.engine import Engine, find_model, plan, read_machine
 from v2td.errors import ErrorClass, JobError, NoRoomError
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters
 from v2td.jobs import Audio, Coordinates, Failure, Job, Options, SourceRecord, Transcript
 from v2td.limit import Deadlines
+from v2td.local import Local
+from v2td.outputs import Outputs
 from v2td.pipeline import Pipeline, Rooms
 from v2td.progress import Journals
+from v2td.providers import Providers
 from v2td.replays import Replays
 from v2td.speech import Decoders
 from v2td.store import Database, Writer
@@ -80,13 +85,14 @@ async def rooms(settings: Settings, recorder: Recorder) -> AsyncIterator[Rooms]:
         )
         running = asyncio.create_task(engine.run())
         nowhere = cast("Database", None)  # nothing is looked up: no job was begun before, and none is replayed
+        journals = Journals(nowhere, settings.engine.model, 0)
+        local = Local(engine, journals, settings)
+        providers = await stack.enter_async_context(Providers(settings, local))
         yield Rooms(
-            downloader,
-            decoders,
-            engine,
-            cast("DeadLetters", recorder),
-            cast("Writer", recorder),
-            Journals(nowhere, settings.engine.model, 0),
+            Hearers(downloader, decoders, local, providers, None, journals),
+            Outputs(settings.output, downloader.store),
+            Delivery(cast("DeadLetters", recorder), cast("Writer", recorder), None, nowhere),
+            journals,
             Replays(nowhere, settings),
         )
         running.cancel()
@@ -209,7 +215,7 @@ async def test_a_topic_may_be_in_a_language(rooms: Rooms, settings: Settings) ->
 @pytest.mark.parametrize("places", [1, 4], ids=["for a place", "for a slot"])
 async def test_a_job_that_waits_too_long_expires_at_once(rooms: Rooms, settings: Settings, places: int) -> None:
     """What is being transcribed does not: it began in time."""
-    (slot,) = rooms.engine._slots
+    (slot,) = rooms.hearers.local._engine._slots
     assert slot.child.pid is not None
     pipeline = Pipeline(rooms, settings, places)
     os.kill(slot.child.pid, signal.SIGSTOP)
@@ -224,7 +230,7 @@ async def test_a_job_that_waits_too_long_expires_at_once(rooms: Rooms, settings:
             assert isinstance(outcome, Failure)
             assert (outcome.error_class, outcome.attempts) == (ErrorClass.EXPIRED, 1)
             assert 0 <= (datetime.now(UTC) - soon).total_seconds() < 1
-            assert rooms.engine.status()["queued_windows"] == 0
+            assert rooms.hearers.local._engine.status()["queued_windows"] == 0
             os.kill(slot.child.pid, signal.SIGCONT)
         assert isinstance(begun.result(), Transcript)
     finally:
@@ -260,7 +266,7 @@ async def test_a_cancelled_job_leaves_nothing_behind(rooms: Rooms, settings: Set
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert rooms.engine.status()["queued_windows"] == 0
+    assert rooms.hearers.local._engine.status()["queued_windows"] == 0
     outcome = await Pipeline(rooms, settings, 2).transcribe(job(SHORT.path))
     assert isinstance(outcome, Transcript)
     assert outcome.text == SHORT.text
@@ -269,14 +275,14 @@ async def test_a_cancelled_job_leaves_nothing_behind(rooms: Rooms, settings: Set
 async def test_a_full_tmpfs_is_waited_for(rooms: Rooms, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full three times, more often than a job may try: no attempt is counted, nothing fails."""
     full = iter([True, True, True])
-    fetch = rooms.downloader.fetch
+    fetch = rooms.hearers.downloader.fetch
 
-    async def fetch_into_a_full_spool(url: str) -> Audio:
+    async def fetch_into_a_full_spool(url: str, version_id: str | None) -> Audio:
         if next(full, False):
             raise NoRoomError("spool", "full", "make room")
-        return await fetch(url)
+        return await fetch(url, version_id)
 
-    monkeypatch.setattr(rooms.downloader, "fetch", fetch_into_a_full_spool)
+    monkeypatch.setattr(rooms.hearers.downloader, "fetch", fetch_into_a_full_spool)
     monkeypatch.setattr("v2td.pipeline.NO_ROOM_SECONDS", 0.05)
     outcome = await Pipeline(rooms, settings, 2).transcribe(job(SHORT.path))
     assert isinstance(outcome, Transcript)
@@ -290,7 +296,7 @@ async def test_one_notification_does_not_start_a_thousand_jobs(
     under_way: list[int] = []
     inside = 0
 
-    async def fetch(url: str) -> Audio:
+    async def fetch(url: str, _version_id: str | None) -> Audio:
         nonlocal inside
         inside += 1
         under_way.append(inside)
@@ -298,7 +304,7 @@ async def test_one_notification_does_not_start_a_thousand_jobs(
         inside -= 1
         raise JobError(ErrorClass.NOT_FOUND, url)
 
-    monkeypatch.setattr(rooms.downloader, "fetch", fetch)
+    monkeypatch.setattr(rooms.hearers.downloader, "fetch", fetch)
     records = [
         {
             "eventName": "s3:ObjectCreated:Put",

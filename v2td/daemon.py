@@ -13,16 +13,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from v2td import __version__, admin, duties, failpoints, store, systemd
+from v2td.attempt import Hearers
 from v2td.config import LoadedConfig, Settings
+from v2td.delivery import Delivery
 from v2td.engine import Engine, Plan, plan_slots, verified_model
 from v2td.errors import ServiceError, first_of
 from v2td.fetch import Downloader
-from v2td.intake import DeadLetters, Intake
+from v2td.intake import DeadLetters, Intake, ResultsTopic
 from v2td.limit import max_prepared
+from v2td.local import Local
 from v2td.logs import get_logger
+from v2td.ondemand import OnDemand
+from v2td.outputs import Outputs
 from v2td.pipeline import Pipeline, Rooms
 from v2td.progress import Journals
+from v2td.providers import Providers
 from v2td.replays import Replays
+from v2td.results import ResultCache
 from v2td.speech import Decoders, decoder_count
 
 log = get_logger(__name__)
@@ -38,14 +45,18 @@ class Daemon:
     settings: Settings
     plan: Plan
     database: store.Database
-    rooms: Rooms
+    engine: Engine
+    providers: Providers
+    writer: store.Writer
+    journals: Journals
     pipeline: Pipeline
+    on_demand: OnDemand | None  # None: not served
     intake: Intake
     began: float  # time.monotonic()
 
     def not_alive(self) -> str | None:
         """Say what hangs; None when nothing does. Kafka and Postgres being away is no reason."""
-        if self.rooms.engine.stalled(duties.STALL_SECONDS):
+        if self.engine.stalled(duties.STALL_SECONDS):
             return "a slot is not looked after"
         return "the poll loop hangs" if self.intake.stalled(duties.STALL_SECONDS) else None
 
@@ -57,7 +68,7 @@ class Daemon:
             return "stopping"
         if self.pipeline.circuit_open():
             return "too many jobs fail: intake pauses, see the log"
-        return None if self.rooms.writer.healthy.is_set() else "Postgres is in trouble"
+        return None if self.writer.healthy.is_set() else "Postgres is in trouble"
 
     def status(self) -> dict[str, Any]:
         """Return what /status shows."""
@@ -70,9 +81,10 @@ class Daemon:
             "model": self.settings.engine.model,
             "in_flight": self.intake.in_flight,
             "tasks": len(asyncio.all_tasks()),
-            "database_healthy": self.rooms.writer.healthy.is_set(),
+            "database_healthy": self.writer.healthy.is_set(),
+            "providers": self.providers.status(),
             "partitions": self.intake.status(),
-            **self.rooms.engine.status(),
+            **self.engine.status(),
         }
 
 
@@ -120,7 +132,8 @@ def admin_endpoint(daemon: Daemon) -> contextlib.AbstractAsyncContextManager[obj
     settings = daemon.settings.admin
     if not settings.enabled:
         return contextlib.nullcontext()
-    return admin.serve(settings, admin.View(daemon.not_alive, daemon.not_ready, daemon.status))
+    view = admin.View(daemon.not_alive, daemon.not_ready, daemon.status, daemon.on_demand)
+    return admin.serve(settings, view, daemon.settings.api)
 
 
 @asynccontextmanager
@@ -139,11 +152,19 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
         count = decoder_count(settings.speech, len(layout.slots))
         decoders = await enter(Decoders(settings.speech, count, downloader.folders))
         engine = await enter(Engine(settings.engine, settings.quality, layout, model, refit))
-        dead_letters = await enter(DeadLetters(settings.kafka))
-        writer = store.Writer(database, settings.database, dead_letters.send)
         journals = Journals(database, settings.engine.model, settings.pipeline.progress_seconds)
-        rooms = Rooms(downloader, decoders, engine, dead_letters, writer, journals, Replays(database, settings))
+        local = Local(engine, journals, settings)
+        providers = await enter(Providers(settings, local))
+        results = await enter(ResultCache(database, settings.cache)) if settings.cache.results else None
+        outputs = Outputs(settings.output, downloader.store)
+        dead_letters = await enter(DeadLetters(settings.kafka))
+        results_topic = await enter(ResultsTopic(settings.kafka))
+        writer = store.Writer(database, settings.database, dead_letters.send)
+        delivery = Delivery(dead_letters, writer, results_topic, database)
+        hearers = Hearers(downloader, decoders, local, providers, results, journals)
+        rooms = Rooms(hearers, outputs, delivery, journals, Replays(database, settings))
         pipeline = Pipeline(rooms, settings, max_prepared(settings, len(layout.slots)))
+        on_demand = OnDemand(pipeline.attempts, downloader, settings) if settings.api.openai else None
         intake = await enter(
             Intake(
                 settings.kafka,
@@ -155,7 +176,10 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
                 skipped=pipeline.note_unreadable,
             )
         )
-        yield Daemon(settings, layout, database, rooms, pipeline, intake, time.monotonic())
+        yield Daemon(
+            *(settings, layout, database, engine, providers, writer, journals, pipeline, on_demand),
+            *(intake, time.monotonic()),
+        )
 
 
 async def _schema_is_there(settings: Settings) -> None:
@@ -175,8 +199,9 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
     """Work until `stop`, then: no more intake, drain, flush, commit."""
     async with asyncio.TaskGroup() as group:
         background = [
-            group.create_task(daemon.rooms.engine.run()),
-            group.create_task(daemon.rooms.journals.run()),
+            group.create_task(daemon.engine.run()),
+            group.create_task(daemon.journals.run()),
+            group.create_task(daemon.providers.run()),
             group.create_task(duties.measure_loop_lag()),
             group.create_task(duties.feed_watchdog(daemon.not_alive)),
             group.create_task(duties.keep_tables(daemon.database, daemon.settings.database)),
@@ -185,7 +210,7 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
             ),
             group.create_task(_announce(daemon)),
         ]
-        writing = group.create_task(daemon.rooms.writer.run())
+        writing = group.create_task(daemon.writer.run())
         consuming = group.create_task(daemon.intake.run())
         stopping = group.create_task(stop.wait())
         await stopping
@@ -197,7 +222,7 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
         await _extending_timeout(consuming)
         await failpoints.reach("drain.done")
         _close_within(FLUSH_SECONDS + daemon.settings.pipeline.stop_seconds)
-        daemon.rooms.writer.close()
+        daemon.writer.close()
         # What still waits here belongs to records that are not committed: they are delivered again.
         await asyncio.wait([writing], timeout=FLUSH_SECONDS)
         writing.cancel()

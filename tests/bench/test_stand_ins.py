@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from bench.stand_ins import ConstantDecoders, ConstantDownloader, SleepingEngine, sleeping
+from v2td.attempt import Hearers
 from v2td.config import Settings
 from v2td.engine import plan, read_machine
 from v2td.jobs import Coordinates, Job, Transcript
+from v2td.local import Local
+from v2td.outputs import Outputs
 from v2td.pipeline import Pipeline, Rooms
 from v2td.progress import Journals
+from v2td.providers import Providers
 from v2td.replays import Replays
 
 
@@ -20,10 +24,15 @@ async def test_a_job_passes_through(engine: type[SleepingEngine]) -> None:
     settings = Settings()
     slots = plan(read_machine(), settings.engine)
     nowhere: Any = None
-    parts: list[Any] = [ConstantDownloader(), ConstantDecoders(), engine(slots), nowhere, nowhere]
-    parts += [Journals(nowhere, "base", 0), Replays(nowhere, settings)]
-    rooms = Rooms(*parts)
+    journals = Journals(nowhere, "base", 0)
+    stood_in: Any = engine(slots)
+    local = Local(stood_in, journals, settings)
+    downloader: Any = ConstantDownloader()
+    decoders: Any = ConstantDecoders()
     job = Job(Coordinates("cluster", "topic", 0, 0, 0), "https://example.com/a.wav")
-    outcome = await Pipeline(rooms, settings, 2).transcribe(job)
+    async with Providers(settings, local) as providers:
+        hearers = Hearers(downloader, decoders, local, providers, None, journals)
+        rooms = Rooms(hearers, Outputs(settings.output, nowhere), nowhere, journals, Replays(nowhere, settings))
+        outcome = await Pipeline(rooms, settings, 2).transcribe(job)
     assert isinstance(outcome, Transcript), outcome
     assert outcome.text

@@ -24,11 +24,16 @@ from tests.simulation.postgres import Postgres
 from tests.simulation.rooms import Rooms as SimulatedRooms
 from v2td import daemon as _daemon  # noqa: F401  (all modules are there to be patched)
 from v2td import store
+from v2td.attempt import Hearers
 from v2td.config import Settings
+from v2td.delivery import Delivery
 from v2td.intake import DeadLetters, Intake
 from v2td.intake.offsets import OffsetTracker
+from v2td.local import Local
+from v2td.outputs import Outputs
 from v2td.pipeline import Pipeline, Rooms
 from v2td.progress import Journals
+from v2td.providers import Providers
 from v2td.replays import Replays
 from v2td.store import batch
 
@@ -100,7 +105,12 @@ async def live(
         writer = store.Writer(database, settings.database, dead_letters.send)
         journals = Journals(database, "simulated", settings.pipeline.progress_seconds)
         parts = cast("Any", simulated)
-        rooms = Rooms(parts, parts, parts, dead_letters, writer, journals, Replays(database, settings))
+        local = Local(parts, journals, settings)
+        providers = await stack.enter_async_context(Providers(settings, local))
+        hearers = Hearers(parts, parts, local, providers, None, journals)
+        outputs = Outputs(settings.output, parts)
+        delivery = Delivery(dead_letters, writer, None, database)
+        rooms = Rooms(hearers, outputs, delivery, journals, Replays(database, settings))
         pipeline = Pipeline(rooms, settings, 6)
         pipeline._random = Random(random.random())
         dead_letters._random = Random(random.random())

@@ -41,7 +41,7 @@ class Rooms:
         self._on_heard = on_heard
         self.files = 0
 
-    async def fetch(self, url: str) -> Audio:
+    async def fetch(self, url: str, _version_id: str | None = None) -> Audio:
         """As Downloader.fetch."""
         seconds, fate = _said(url)
         await asyncio.sleep(self._random.uniform(0, 0.1))

@@ -45,6 +45,20 @@ class SlotStatus(_Shape):
     windows: int = Field(description="Transcribed since its process was started.")
 
 
+class ProviderStatus(_Shape):
+    """Somebody who transcribes."""
+
+    name: str
+    model: str | None
+    group: str | None
+    weight: int
+    concurrency: int = Field(description="Recordings at once; 0: any number.")
+    in_flight: int
+    waiting: int = Field(description="Recordings that wait for a place.")
+    trouble: str | None = Field(description="What its health check says; null: it is well.")
+    open_seconds: float | None = Field(description="For so long it is left alone, since too much failed there.")
+
+
 class Status(_Shape):
     """The daemon now; nothing of what was said, and of no job."""
 
@@ -57,6 +71,7 @@ class Status(_Shape):
     in_flight: int = Field(description="Records under way.")
     tasks: int = Field(description="Of the event loop.")
     database_healthy: bool
+    providers: list[ProviderStatus]
     partitions: list[PartitionStatus]
     queued_windows: int
     window_seconds_expected: float | None = Field(description="Inference of the next window.")

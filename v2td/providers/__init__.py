@@ -5,7 +5,7 @@ provider's own deadlines allow. The engine is a provider too, but lives elsewher
 """
 
 from v2td.providers.dispatch import Answer, Providers
-from v2td.providers.protocol import EVERYTHING, Capabilities, Provider, Recording
+from v2td.providers.protocol import EVERYTHING, Capabilities, Provider, Recording, text_sha256
 from v2td.providers.router import Decision, Facts, Needs
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "Provider",
     "Providers",
     "Recording",
+    "text_sha256",
 ]
