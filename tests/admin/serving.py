@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from v2td.admin import View
+from v2td.admin import Transcriber, View
 from v2td.admin.routes import Access, Route, json_answer, routes
 from v2td.admin.server import serve_routes
 from v2td.config import AdminSettings
@@ -28,6 +28,19 @@ STATUS: dict[str, Any] = {
     "in_flight": 0,
     "tasks": 3,
     "database_healthy": True,
+    "providers": [
+        {
+            "name": "local",
+            "model": "base",
+            "group": None,
+            "weight": 1,
+            "concurrency": 0,
+            "in_flight": 0,
+            "waiting": 0,
+            "trouble": None,
+            "open_seconds": None,
+        }
+    ],
     "partitions": [{"topic": "jobs", "partition": 0, "committed": None, "lag": None}],
     "queued_windows": 0,
     "window_seconds_expected": 1.0,
@@ -42,9 +55,10 @@ class Daemon:
     not_alive: str | None = None
     not_ready: str | None = None
     fault: Exception | None = None
+    transcriber: Transcriber | None = None
 
     def view(self) -> View:
-        return View(lambda: self.not_alive, lambda: self.not_ready, self.status)
+        return View(lambda: self.not_alive, lambda: self.not_ready, self.status, self.transcriber)
 
     def status(self) -> dict[str, Any]:
         if self.fault is not None:

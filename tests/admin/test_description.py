@@ -10,7 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped] # it ships no annotations
 
 from tests.admin.serving import BEARER, EXPOSED, STATUS, TOKEN, Daemon, served
+from tests.admin.speaking import Told, api
 from v2td.admin.routes import Access, routes
+from v2td.fetch.spool import Spool
 
 
 async def description(session: aiohttp.ClientSession) -> dict[str, Any]:
@@ -56,24 +58,46 @@ async def test_status_is_of_the_shape_that_is_described(daemon: Daemon) -> None:
         Draft202012Validator(schema).validate({name: STATUS[name] for name in STATUS if name != "slots"})
 
 
+async def schemathesis(url: str, folder: Path, *options: str) -> str:
+    """What it says of the server there; it must have found nothing."""
+    async with aiohttp.ClientSession(url) as session:
+        (folder / "openapi.json").write_text(json.dumps(await description(session)))
+    process = await asyncio.create_subprocess_exec(
+        *(Path(sys.executable).with_name("schemathesis"), "run", "openapi.json", "--url", url),
+        *("--max-examples", "20", "--no-color", *options),
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("exposed", "token"), [(False, True), (True, False), (True, True)])
 async def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path, exposed: bool, token: bool) -> None:
     """Requests that fit the description and requests that do not: the answers have to fit it either way."""
     given = EXPOSED if exposed else {"token": TOKEN}
     async with served(daemon, requests_per_second=10_000, **given) as session:
-        (tmp_path / "openapi.json").write_text(json.dumps(await description(session)))
-        process = await asyncio.create_subprocess_exec(
-            *(Path(sys.executable).with_name("schemathesis"), "run", "openapi.json", "--url", str(session._base_url)),
-            *("--max-examples", "20", "--no-color", *(("-H", f"Authorization: Bearer {TOKEN}") if token else ())),
-            cwd=tmp_path,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        said = await schemathesis(
+            str(session._base_url), tmp_path, *(("-H", f"Authorization: Bearer {TOKEN}") if token else ())
         )
-        output, _ = await process.communicate()
-    said = output.decode()
-    assert process.returncode == 0, said
     assert int(re.findall(r"(\d+) generated", said)[0]) > 50, said
+
+
+@pytest.mark.slow
+async def test_schemathesis_finds_nothing_in_the_api(tmp_path: Path) -> None:
+    # In a form one value is a list of one, and nothing has a type: what it takes for wrong often is not.
+    lenient = '[[operations]]\ninclude-method = "POST"\n[operations.checks]\nnegative_data_rejection.enabled = false\n'
+    (tmp_path / "schemathesis.toml").write_text(lenient)
+    with Spool(tmp_path) as spool:
+        told = Told(spool)
+        told.go.set()
+        async with api(Daemon(transcriber=told), {"requests_per_second": 10_000}) as url:
+            said = await schemathesis(url, tmp_path, "-H", f"Authorization: Bearer {TOKEN}")
+    assert "POST /v1/audio/transcriptions" in said
+    assert len(told.asked) > 20
 
 
 def test_access_is_told_apart() -> None:

@@ -11,8 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from v2td.admin.refusals import RefusedError
 from v2td.jobs import Channels, Options, Task
-from v2td.messages.request import MAX_ID, MAX_PROMPT, Language
-from v2td.messages.storable import storable
+from v2td.messages.request import Language, Name, Prompt
 from v2td.messages.strict_json import shown
 
 FILE = "file"
@@ -20,8 +19,6 @@ ENGINE_ALIAS = "whisper-1"  # what everybody's programs ask for
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 Granularity = Literal["word", "segment"]
 
-_Name = Annotated[str, Field(max_length=MAX_ID), BeforeValidator(storable)]
-_Prompt = Annotated[str, Field(max_length=MAX_PROMPT), BeforeValidator(storable)]
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -30,16 +27,35 @@ def _flag(value: object) -> object:
     return _FLAGS.get(value.lower(), value) if isinstance(value, str) else value
 
 
+def _as_sent(schema: dict[str, Any]) -> None:
+    """Describe what is sent: the recording, too, which goes to the disk, and no null, which forms do not have."""
+    for described in schema["properties"].values():
+        if "anyOf" in described:
+            described.update(next(each for each in described.pop("anyOf") if each != {"type": "null"}))
+            described.pop("default")
+    recording = {"type": "string", "format": "binary", "description": "In any format that can be decoded."}
+    schema["properties"] = {FILE: recording, **schema["properties"]}
+    schema["required"] = [FILE]
+    times = {"properties": {"timestamp_granularities[]": {"minItems": 1}}, "required": ["timestamp_granularities[]"]}
+    verbose = {"properties": {"response_format": {"const": "verbose_json"}}, "required": ["response_format"]}
+    streams = {"properties": {"stream": {"const": True}}, "required": ["stream"]}
+    schema["allOf"] = [  # what _agree says
+        {"if": times, "then": verbose},
+        {"if": streams, "then": {"properties": {"response_format": {"const": "json"}}}},
+        {"not": {"required": ["language", "languages[]"]}},
+    ]
+
+
 class Form(BaseModel):
     """A recording to transcribe. A field that is empty is as good as left out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_as_sent)
 
-    model: _Name | None = Field(
+    model: Name | None = Field(
         None, description="One of /v1/models, or whisper-1 for the engine's; the rules of [routing] choose if absent."
     )
     language: Language | None = Field(None, description="Spoken language; detected when absent.", examples=["en"])
-    prompt: _Prompt | None = Field(None, description="Text that the model takes as spoken before.")
+    prompt: Prompt | None = Field(None, description="Text that the model takes as spoken before.")
     response_format: Format = Field("json", description="What the answer is.")
     temperature: Annotated[float, Field(ge=0, le=1)] = Field(
         0, description="Taken and not used: a window that is heard badly is tried again at higher ones anyway."
@@ -54,7 +70,7 @@ class Form(BaseModel):
     languages: tuple[Language, ...] = Field(
         (), description="Languages that detection may choose from; all if absent.", alias="languages[]"
     )
-    keywords: tuple[_Name, ...] = Field((), description="Words to expect, such as names.", alias="keywords[]")
+    keywords: tuple[Name, ...] = Field((), description="Words to expect, such as names.", alias="keywords[]")
     beam_size: Annotated[int, Field(ge=1, le=16)] | None = Field(None, description="v2td's own: beams.")
     channels: Channels = Field("mix", description="v2td's own; split: transcribe each channel by itself.")
 
@@ -122,15 +138,3 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Form:
         value = f" ({shown(first['input'])})" if param and isinstance(first["input"], str) else ""
         message = f"{param}: {first['msg']}{value}" if param else first["msg"]
         raise RefusedError(400, message, code="invalid_value", param=param) from None
-
-
-def request_body() -> dict[str, Any]:
-    """Return what OpenAPI says of an upload."""
-    schema = Form.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
-    schema.pop("title")
-    schema["properties"] = {
-        FILE: {"type": "string", "format": "binary", "description": "The recording, in any format that is decoded."},
-        **schema["properties"],
-    }
-    schema["required"] = [FILE]
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}

@@ -11,14 +11,14 @@ from typing import Any
 from aiohttp import web
 
 from v2td.admin.connections import Connection
-from v2td.admin.form import Form, request_body
+from v2td.admin.form import Form, parse
 from v2td.admin.openai_shapes import API_SHAPES, ERROR, MODEL_ANSWER, MODELS_ANSWER, TEXT_ANSWER
 from v2td.admin.refusals import RefusedError, busy, of_job, of_service, refusal, unavailable
 from v2td.admin.renderings import MEDIA_TYPES, render
 from v2td.admin.routes import Access, Route, json_answer
 from v2td.admin.sse import Events
 from v2td.admin.transcriptions import Transcriber, Upload
-from v2td.admin.uploads import Uploads
+from v2td.admin.uploads import FORM, Uploads
 from v2td.config import AdminSettings, ApiSettings
 from v2td.errors import ErrorClass, JobError, ServiceError
 from v2td.jobs import Task, Transcript
@@ -33,8 +33,8 @@ def openai_routes(
 ) -> Sequence[Route]:
     """Return the API's operations; `ready` says why nothing can be transcribed now."""
     answers = _Answers(transcriber, ready, api, admin)
-    common: dict[str, Any] = {"shapes": API_SHAPES, "error": ERROR, "refuse": refusal}
-    body = request_body()
+    common: dict[str, Any] = {"shapes": (*API_SHAPES, Form), "error": ERROR, "refuse": refusal}
+    body = {"required": True, "content": {FORM: {"schema": {"$ref": f"#/components/schemas/{Form.__name__}"}}}}
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     return (
         Route(
@@ -81,10 +81,10 @@ class _Answers:
 
     async def model(self, request: web.Request) -> web.StreamResponse:
         try:
-            known = Form(model=request.match_info["model"]).known_model(self._transcriber.models())
+            known = parse({"model": [request.match_info["model"]]}).known_model(self._transcriber.models())
         except RefusedError as error:
             return error.answer()
-        assert known is not None
+        assert known is not None  # a path has no empty part
         return json_answer(self._model(known))
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -103,7 +103,8 @@ class _Answers:
         result = "failed"  # whatever else may come: a client that goes away, too
         connection = request.protocol
         assert isinstance(connection, Connection)
-        connection.linger(self._admin.request_seconds)
+        if "Expect" not in request.headers:  # who waits to be invited sends nothing to a refusal
+            connection.linger(self._admin.request_seconds)
         try:
             if (reason := self._ready()) is not None:
                 raise unavailable(f"not ready: {reason}")

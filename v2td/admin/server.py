@@ -49,7 +49,7 @@ async def serve_routes(settings: AdminSettings, table: Sequence[Route]) -> Async
     table = (*table, description(table, local=settings.local))
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[Guard(settings, table).protect])
     app.on_response_prepare.append(add_headers)
-    app.add_routes([web.route(route.method, route.path, route.answer) for route in table])  # with HEAD for every GET
+    app.add_routes([_served(route) for route in table])
     runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:
@@ -61,6 +61,17 @@ async def serve_routes(settings: AdminSettings, table: Sequence[Route]) -> Async
             yield url
     finally:
         await runner.cleanup()
+
+
+def _served(route: Route) -> web.RouteDef:
+    """Return aiohttp's form of a route, with HEAD for every GET."""
+    if route.body is None:
+        return web.route(route.method, route.path, route.answer)
+    return web.route(route.method, route.path, route.answer, expect_handler=_expectation)
+
+
+async def _expectation(_request: web.Request) -> None:
+    """Leave `100 Continue` to whoever takes the body: a client that waits for it sends none of what is refused."""
 
 
 @asynccontextmanager

@@ -61,7 +61,7 @@ class Events:
             raise gone from None
         finally:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.gather(task, return_exceptions=True)  # what it says now is nobody's business
         return self._response
 
     async def _next(self, pieces: asyncio.Queue[str | None]) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import TypeVar
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from v2td.admin.form import FILE, Form, known_name, parse
 from v2td.admin.refusals import RefusedError
@@ -21,7 +23,25 @@ CHUNK_BYTES = 65_536
 MAX_PARTS = 200  # there are a dozen fields, and lists
 FORM = "multipart/form-data"
 
+# RFC 7578: form-data; name="file"; filename="a call.wav"
+PARAMETER = re.compile(r'\s*;\s*(?P<key>[\w*-]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s";]+))', re.ASCII)
+DISPOSITION = re.compile(rf"form-data({re.sub(r'[?]P<[a-z]+>', '', PARAMETER.pattern)})+\s*;?\s*", re.ASCII)
+
 _T = TypeVar("_T")
+
+
+class _Parts(MultipartReader):
+    """aiohttp's, but that it takes no part whose head it would have to guess at, and warn of in a log of its own."""
+
+    async def fetch_next_part(self) -> MultipartReader | BodyPartReader:
+        """Return the next part; its Content-Disposition says `name` and no more. Raises RefusedError."""
+        part = await super().fetch_next_part()
+        name = _name_of(part.headers.get("Content-Disposition", ""))
+        if name is None or not isinstance(part, BodyPartReader):
+            raise RefusedError(400, "each part is a field with a name", code="malformed")
+        known = FILE if name == FILE else known_name(name)
+        part.headers = CIMultiDictProxy(CIMultiDict({"Content-Disposition": f'form-data; name="{known}"'}))
+        return part
 
 
 class Uploads:
@@ -51,6 +71,7 @@ class Uploads:
             raise RefusedError(415, f"send it as {FORM}", code="unsupported_media_type")
         if (request.content_length or 0) > self._api.max_bytes + self._admin.max_body_bytes:
             raise self._too_large()
+        await _invite(request)
         with _as_refusals():
             fields = await self._read(request, file)
         return parse(fields)
@@ -59,25 +80,24 @@ class Uploads:
         """Return the fields; the recording goes into the file."""
         fields: dict[str, list[str]] = {}
         found, room = False, self._admin.max_body_bytes
-        reader = await request.multipart()
+        reader = _Parts(request.headers, request.content)
         for _ in range(MAX_PARTS + 1):
             part = await self._in_time(reader.next())
             if part is None:
                 if not found:
                     raise RefusedError(400, "file: is missing", code="missing_required_parameter", param=FILE)
                 return fields
-            if not isinstance(part, BodyPartReader) or part.name is None:
-                raise RefusedError(400, "each part is a field with a name", code="malformed")
+            assert isinstance(part, BodyPartReader)
+            assert part.name is not None
             if part.name == FILE:
                 if found:
                     raise RefusedError(400, "file: is there twice", code="invalid_value", param=FILE)
                 found = True
                 await self._read_file(part, file)
                 continue
-            name = known_name(part.name)
             value = await self._read_value(part, room)
             room -= len(value)
-            fields.setdefault(name, []).append(_text(name, value))
+            fields.setdefault(part.name, []).append(_text(part.name, value))
         raise RefusedError(400, f"more than {MAX_PARTS} fields", code="malformed")
 
     async def _read_file(self, part: BodyPartReader, file: Receiving) -> None:
@@ -114,6 +134,17 @@ class Uploads:
         return RefusedError(413, message, code="too_large", param=FILE)
 
 
+async def _invite(request: web.Request) -> None:
+    """Tell a client that waits for it to send its body."""
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < (1, 1):
+        return
+    if expected.lower() != "100-continue":
+        raise RefusedError(417, "Expect: takes 100-continue only", code="expectation_failed")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer has not begun
+
+
 @contextlib.contextmanager
 def _as_refusals() -> Iterator[None]:
     """Turn what aiohttp says of a body that is no form into a refusal; a client that went away is cancelled anyway."""
@@ -125,6 +156,14 @@ def _as_refusals() -> Iterator[None]:
     except (web.RequestPayloadError, ConnectionError):
         ADMIN_REJECTED.labels("malformed").inc()
         raise RefusedError(400, "the body is not as announced", code="malformed") from None
+
+
+def _name_of(disposition: str) -> str | None:
+    """Return a field's name; None when it is none of a form's."""
+    if not DISPOSITION.fullmatch(disposition):
+        return None
+    names = [each["quoted"] or each["plain"] for each in PARAMETER.finditer(disposition) if each["key"] == "name"]
+    return names[0] if len(names) == 1 else None
 
 
 def _text(name: str, value: bytes) -> str:
