@@ -99,7 +99,7 @@ class World:
             settings.setdefault(section, {})[name] = value
         text = "\n".join(
             f"[{section}]\n"
-            + "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None)
+            + "\n".join(f"{name} = {_toml(value)}" for name, value in values.items() if value is not None)
             for section, values in settings.items()
         )
         path = self.folder / "config.toml"
@@ -192,6 +192,15 @@ class World:
         finally:
             await consumer.stop()
             await admin.close()
+
+
+def _toml(value: Any) -> str:
+    """Write a value of config.toml; tables stand in one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
 
 
 async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[int]:
