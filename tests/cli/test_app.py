@@ -14,6 +14,8 @@ COMMANDS = [
     ["demo"],
     ["submit"],
     ["transcribe"],
+    ["cache", "info"],
+    ["cache", "clear"],
     ["db", "upgrade"],
     ["db", "version"],
     ["model", "pull"],

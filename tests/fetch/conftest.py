@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from v2td.config import FetchSettings, S3Settings
+from v2td.config import CacheSettings, FetchSettings, S3Settings
 from v2td.fetch import Downloader
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -81,10 +81,16 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture
 async def make_downloader(tmp_path: Path) -> AsyncIterator[MakeDownloader]:
-    """``await make_downloader(resolver=None, s3=S3Settings(), **fetch)``: 127.0.0.1 is allowed, the rest is not."""
+    """``await make_downloader(resolver=None, s3=S3Settings(), cache={}, **fetch)``: 127.0.0.1 is allowed, no other."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def make(*, s3: S3Settings | None = None, resolver: object = None, **fetch: object) -> Downloader:
+        async def make(
+            *,
+            s3: S3Settings | None = None,
+            resolver: object = None,
+            cache: Mapping[str, object] | None = None,
+            **fetch: object,
+        ) -> Downloader:
             values = {
                 "allowed_networks": (ip_network("127.0.0.1/32"),),
                 "allowed_ports": (),
@@ -92,7 +98,12 @@ async def make_downloader(tmp_path: Path) -> AsyncIterator[MakeDownloader]:
                 "read_seconds": 2,
                 "spool_dir": tmp_path / "spool",
             } | fetch
-            downloader = Downloader(FetchSettings.model_validate(values), s3 or S3Settings(), resolver)  # type: ignore[arg-type]  # object keeps the signature short
+            downloader = Downloader(
+                FetchSettings.model_validate(values),
+                s3 or S3Settings(),
+                resolver,  # type: ignore[arg-type]  # object keeps the signature short
+                CacheSettings.model_validate(cache or {}),
+            )
             return await stack.enter_async_context(downloader)
 
         yield make

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from v2td import __version__
-from v2td.cli import check, db, demo, dlq, model, redo, route, run, schema, storage, submit, transcribe
+from v2td.cli import cache, check, db, demo, dlq, model, redo, route, run, schema, storage, submit, transcribe
 from v2td.errors import ServiceError, first_of
 
 
@@ -41,6 +41,7 @@ app.command(rich_help_panel="The service")(check.check)
 app.command(rich_help_panel="To try it")(demo.demo)
 app.command(rich_help_panel="To try it")(transcribe.transcribe)
 app.command(rich_help_panel="The service")(route.route)
+app.add_typer(cache.app, name="cache", rich_help_panel="The service")
 app.add_typer(db.app, name="db", rich_help_panel="The service")
 app.add_typer(model.app, name="model", rich_help_panel="The service")
 app.add_typer(storage.app, name="storage", rich_help_panel="The service")

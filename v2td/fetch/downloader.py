@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Self
 
 from aiohttp.abc import AbstractResolver
+from yarl import URL
 
-from v2td.config import FetchSettings, S3Settings
+from v2td.config import CacheSettings, FetchSettings, S3Settings
 from v2td.fetch import files
+from v2td.fetch.cache import FileCache
 from v2td.fetch.guard import socket_factory
-from v2td.fetch.hosts import Access, PrivateHosts
+from v2td.fetch.hosts import PUBLIC, Access, PrivateHosts
 from v2td.fetch.ranges import RangedTransfer
 from v2td.fetch.s3 import ObjectStore
 from v2td.fetch.spool import Incoming, Spool, default_spool_dir
@@ -30,13 +32,22 @@ class Downloader:
     """Fetches recordings, `fetch.concurrency` at once; use as an async context manager.
 
     Two sessions share one path: the public one, whose every socket passes the guard, and the object store's, which
-    may reach the configured endpoint wherever it lies, and nothing else. Entering raises ServiceError when the spool
-    folder, s3.ca_file or a certificate of fetch.hosts cannot be used; leaving deletes what was not discarded.
+    may reach the configured endpoints wherever they lie, and nothing else. Entering raises ServiceError when the spool
+    folder, that of the cache, a ca_file or a certificate of fetch.hosts cannot be used; leaving deletes what was not
+    discarded.
     """
 
-    def __init__(self, fetch: FetchSettings, s3: S3Settings, resolver: AbstractResolver | None = None) -> None:
+    def __init__(
+        self,
+        fetch: FetchSettings,
+        s3: S3Settings,
+        resolver: AbstractResolver | None = None,
+        cache: CacheSettings | None = None,
+    ) -> None:
         self._settings = fetch
         self._s3 = s3
+        self._cache_settings = cache if cache and cache.file_bytes else None
+        self._cache: FileCache | None = None
         self._store = ObjectStore(s3)
         self._resolver = resolver
         self._places = asyncio.Semaphore(fetch.concurrency)
@@ -48,6 +59,9 @@ class Downloader:
         self._hosts = PrivateHosts(settings.hosts)
         async with contextlib.AsyncExitStack() as stack:
             self._spool = spool = stack.enter_context(Spool(settings.spool_dir or default_spool_dir()))
+            if self._cache_settings is not None:
+                cache = FileCache(self._cache_settings, spool, settings.spool_dir, settings.max_bytes)
+                self._cache = await asyncio.to_thread(stack.enter_context, cache)
             store = await stack.enter_async_context(self._store)
             public_session = await stack.enter_async_context(
                 open_session(
@@ -89,14 +103,19 @@ class Downloader:
         async with self._places:
             match source:
                 case HttpSource(target):
-                    audio, _ = await self._public.get(target, target.scheme, self._hosts.access(target))
-                    return audio
+                    return await self._get(self._public, target, target.scheme, self._hosts.access(target))
                 case S3Source():
                     target = await self._store.presign(source, version_id, self._longest_seconds)
-                    audio, _ = await self._private.get(target, "s3", Access(tls=self._store.tls(source.bucket)))
-                    return audio
+                    return await self._get(self._private, target, "s3", Access(tls=self._store.tls(source.bucket)))
                 case FileSource(path):
                     return await files.read(path, self._settings)
+
+    async def _get(self, transfer: Transfer, target: URL, scheme: str, access: Access) -> Audio:
+        # What a private source shows to us is not kept beyond the job: others may share the folder. An object store's
+        # is, because the config says which buckets are read.
+        if self._cache is None or (transfer is self._public and access is not PUBLIC):
+            return (await transfer.get(target, scheme, access))[0]
+        return await self._cache.get(transfer, target, scheme, access)
 
     def incoming(self) -> AbstractContextManager[Incoming]:
         """Open a new empty file of the spool, for a recording that is sent to us.
