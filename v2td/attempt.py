@@ -47,6 +47,7 @@ class Journey:
     journal: Journal
     attempt: int = 1
     on_text: Callable[[Window, str], None] = lambda _window, _text: None
+    becomes_row: bool = True  # nobody keeps what came by HTTP: no row may name it
     timings: dict[str, Any] = field(default_factory=dict)  # of this attempt
 
     def begin(self) -> None:
@@ -103,7 +104,7 @@ class Attempts:
             if lease.found is not None:
                 return lease.found.transcript(job, audio, journey.began, journey.timings)
             transcript = await self._prepare(journey, audio, facts, decided)
-            lease.settle(transcript)
+            lease.settle(transcript, becomes_row=journey.becomes_row)
             return transcript
 
     async def _prepare(self, journey: Journey, audio: Audio, facts: Facts, decided: Decision | Needs) -> Transcript:

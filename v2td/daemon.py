@@ -148,14 +148,15 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
         database = await enter(store.open_database(settings.database))
         async with database.acquire() as connection:
             await store.ensure_partitions(connection, settings.database.partitions_ahead)
-        downloader = await enter(Downloader(settings.fetch, settings.s3))
+        downloader = await enter(Downloader(settings.fetch, settings.s3, cache=settings.cache))
         count = decoder_count(settings.speech, len(layout.slots))
         decoders = await enter(Decoders(settings.speech, count, downloader.folders))
         engine = await enter(Engine(settings.engine, settings.quality, layout, model, refit))
         journals = Journals(database, settings.engine.model, settings.pipeline.progress_seconds)
         local = Local(engine, journals, settings)
         providers = await enter(Providers(settings, local))
-        results = await enter(ResultCache(database, settings.cache)) if settings.cache.results else None
+        cache = ResultCache(database, settings.cache, accept_truncated=settings.speech.truncated == "accept")
+        results = await enter(cache) if settings.cache.results else None
         outputs = Outputs(settings.output, downloader.store)
         dead_letters = await enter(DeadLetters(settings.kafka))
         results_topic = await enter(ResultsTopic(settings.kafka))

@@ -55,7 +55,7 @@ class OnDemand:
         deadlines = Deadlines(self._settings.pipeline, None)
         journal = Journal(job, self._settings.engine.model, {}, 0)  # unknown to others, and so never saved
         in_order = _InOrder(upload.on_text) if upload.on_text else None
-        journey = Journey(job, time.monotonic(), deadlines, journal)
+        journey = Journey(job, time.monotonic(), deadlines, journal, becomes_row=False)
         if in_order is not None:
             journey.on_text = in_order.put
         journey.begin()

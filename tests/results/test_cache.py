@@ -260,7 +260,7 @@ async def test_what_the_settings_refuse_by_now_is_not_found(store: Database, wri
     """As a damaged recording that was accepted once."""
     await write(writing, heard(1, truncated=True))
     settings = CacheSettings(results=True)
-    cache = ResultCache(store, settings, accepts=lambda found: not found.truncated)
+    cache = ResultCache(store, settings, accept_truncated=False)
     async with cache, cache.lease(AUDIO, [ONE]) as lease:
         assert lease.found is None
 

@@ -124,7 +124,7 @@ async def test_garbage_is_ignored_and_replaced(
 async def test_what_the_settings_refuse_by_now_is_not_found(store: Database, server: service.Server) -> None:
     await keep(store, server, truncated=True)
     settings = CacheSettings(results=True, redis_url=SecretStr(server.url))
-    cache = ResultCache(store, settings, accepts=lambda found: not found.truncated)
+    cache = ResultCache(store, settings, accept_truncated=False)
     async with cache, cache.lease(AUDIO, [ONE]) as lease:
         assert lease.found is None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
@@ -44,15 +44,10 @@ class Lease:
 class ResultCache:
     """Texts by the recording's digest and that of all that decides its text; an async context manager."""
 
-    def __init__(
-        self,
-        database: store.Database,
-        settings: CacheSettings,
-        accepts: Callable[[Found], bool] = lambda _found: True,
-    ) -> None:
+    def __init__(self, database: store.Database, settings: CacheSettings, *, accept_truncated: bool = True) -> None:
         self._database = database
         self._settings = settings
-        self._accepts = accepts  # a text of before, by the settings of today
+        self._accept_truncated = accept_truncated  # by today's speech.truncated, whatever it was then
         self._flights = Flights()
         self._postgres = Rest("Postgres")
         self._redis: RedisLevel | None = None
@@ -111,14 +106,17 @@ class ResultCache:
     async def _look_up(self, audio_sha256: str, text_sha256s: Sequence[str]) -> Found | None:
         if self._redis is not None:
             found = await self._redis.find(audio_sha256, text_sha256s)
-            if found is not None and self._accepts(found):
+            if found is not None and self._accepted(found):
                 return found
         found = await self._in_postgres(audio_sha256, text_sha256s)
-        if found is None or not self._accepts(found):
+        if found is None or not self._accepted(found):
             return None
         if self._redis is not None:
             self._redis.keep(found)
         return found
+
+    def _accepted(self, found: Found) -> bool:
+        return self._accept_truncated or not found.truncated
 
     async def _in_postgres(self, audio_sha256: str, text_sha256s: Sequence[str]) -> Found | None:
         if not self._postgres.may_ask():
