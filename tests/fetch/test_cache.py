@@ -249,7 +249,7 @@ async def test_a_cache_in_trouble_is_no_trouble_for_jobs(
         index.execute("BEGIN IMMEDIATE")
         assert await contents(downloader, site.server.url()) == b"RIFF one"
         assert kept(tmp_path) == []
-    assert ["OperationalError: database is locked"] == [entry["error"] for entry in log]
+    assert [entry["error"] for entry in log] == ["OperationalError: database is locked"]
     assert await contents(downloader, site.server.url()) == b"RIFF one"
     assert kept(tmp_path) == [b"RIFF one"]
     shutil.rmtree(folder)
