@@ -96,11 +96,16 @@ class Attempts:
         job = journey.job
         facts = journey.facts(audio)
         decided = self._hearers.providers.decide(facts, job.provider, job.model)
-        if self._hearers.results is None or job.redo is not None:
+        results = self._hearers.results
+        if results is None:
             return await self._prepare(journey, audio, facts, decided)
+        if job.redo is not None:  # not what is there already, and from now on this instead
+            transcript = await self._prepare(journey, audio, facts, decided)
+            results.settle(transcript)
+            return transcript
         possible = self._hearers.providers.possible(decided, job.options)
         digests = [text_sha256(job.options, provider) for provider in possible]
-        async with self._hearers.results.lease(audio.sha256, digests, job.priority) as lease:
+        async with results.lease(audio.sha256, digests, job.priority) as lease:
             if lease.found is not None:
                 return lease.found.transcript(job, audio, journey.began, journey.timings)
             transcript = await self._prepare(journey, audio, facts, decided)
