@@ -58,6 +58,16 @@ async def test_status_is_of_the_shape_that_is_described(daemon: Daemon) -> None:
         Draft202012Validator(schema).validate({name: STATUS[name] for name in STATUS if name != "slots"})
 
 
+# In a form one value is a list of one, and nothing has a type: what schemathesis takes for wrong often is not. Its
+# coverage phase stumbles over files where a schema has conditions.
+FORMS = """
+[[operations]]
+include-method = "POST"
+checks.negative_data_rejection.enabled = false
+phases.coverage.enabled = false
+"""
+
+
 async def schemathesis(url: str, folder: Path, *options: str) -> str:
     """What it says of the server there; it must have found nothing."""
     async with aiohttp.ClientSession(url) as session:
@@ -88,15 +98,13 @@ async def test_schemathesis_finds_nothing(daemon: Daemon, tmp_path: Path, expose
 
 @pytest.mark.slow
 async def test_schemathesis_finds_nothing_in_the_api(tmp_path: Path) -> None:
-    # In a form one value is a list of one, and nothing has a type: what it takes for wrong often is not.
-    lenient = '[[operations]]\ninclude-method = "POST"\n[operations.checks]\nnegative_data_rejection.enabled = false\n'
-    (tmp_path / "schemathesis.toml").write_text(lenient)
+    (tmp_path / "schemathesis.toml").write_text(FORMS)
     with Spool(tmp_path) as spool:
         told = Told(spool)
         told.go.set()
         async with api(Daemon(transcriber=told), {"requests_per_second": 10_000}) as url:
-            said = await schemathesis(url, tmp_path, "-H", f"Authorization: Bearer {TOKEN}")
-    assert "POST /v1/audio/transcriptions" in said
+            await schemathesis(url, tmp_path, "-H", f"Authorization: Bearer {TOKEN}")
+    assert {each.options.task for each in told.asked} == {"transcribe", "translate"}
     assert len(told.asked) > 20
 
 
