@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -394,19 +393,26 @@ async def test_whose_results_will_do(build: Build) -> None:
 
 
 async def test_jobs_that_wait_elsewhere_count_for_an_api(build: Build) -> None:
+    """In the daemon most of them wait to be decoded, and come to its queue only then."""
     api = Scripted("api", concurrency=None, seconds=60)
     providers = build(api, routing={"default": "api"})
     decision = decided(providers)
-    jobs = [asyncio.create_task(providers.transcribe(decision, Source(1).recording())) for _ in range(30)]
-    with contextlib.ExitStack() as coming:
-        for _ in range(80):
-            coming.enter_context(providers.expecting(decision))
-        await settled()
-        assert api.now == 10  # 101 or more waited in all, until so many were let in that it was fewer
-    assert providers.status()[1]["concurrency"] == 5
+    doors = asyncio.Semaphore(30)
+
+    async def job() -> None:
+        async with providers.expecting(decision), doors:
+            await providers.transcribe(decision, Source(1).recording())
+
+    jobs = [asyncio.create_task(job()) for _ in range(105)]
+    await settled()
+    assert api.now == 5  # 100 wait
+    jobs += [asyncio.create_task(job()) for _ in range(20)]
+    await settled()
+    assert api.now == 10
     for each in jobs:
         each.cancel()
     await asyncio.wait(jobs)
+    assert providers.status()[1]["concurrency"] == 5
 
 
 @pytest.mark.parametrize(("concurrency", "expected"), [(1, [0, 1, 2]), (None, [0, 1, 2]), (0, [])])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -128,9 +128,9 @@ class Providers:
                     return Answer(heard, member.provider, tuple(tries.tried))
         raise tries.failure()
 
-    @contextmanager
-    def expecting(self, route: Decision | Needs) -> Iterator[None]:
-        """Count a job that will come, and waits elsewhere until then, among those that wait for a provider."""
+    @asynccontextmanager
+    async def expecting(self, route: Decision | Needs) -> AsyncIterator[None]:
+        """Count a job, wherever it waits, among those that wait for its provider; until it is done."""
         members = self._having(route.target, route.model) if isinstance(route, Decision) else []
         for each in members:
             each.places.expect(1)

@@ -22,7 +22,7 @@ class Places:
         self._size = size
         self.taken = 0
         self.waiting = 0
-        self._coming = 0  # jobs on their way to this queue
+        self._expected = 0  # jobs that are to come here, until they are done
         self._queue: list[tuple[int, int, asyncio.Future[Places]]] = []
         self._in_flight: Gauge = metrics.PROVIDER_IN_FLIGHT.labels(provider)
         self._waits: Gauge = metrics.PROVIDER_WAITING.labels(provider)
@@ -31,7 +31,7 @@ class Places:
     @property
     def size(self) -> int:
         """Jobs at once, as things are; 0: any number."""
-        return by_depth(self.waiting + self._coming) if self._size is None else self._size
+        return by_depth(max(self.waiting, self._expected - self.taken)) if self._size is None else self._size
 
     @property
     def free(self) -> bool:
@@ -49,8 +49,8 @@ class Places:
         self._admit()
 
     def expect(self, jobs: int) -> None:
-        """Take note that so many more jobs, or fewer, will come: more are taken at once the more wait anywhere."""
-        self._coming += jobs
+        """Take note that so many more jobs, or fewer, are to come: the more of them wait, the more are taken at once."""
+        self._expected += jobs
         self._admit()
 
     def queue(self, priority: int, admitted: asyncio.Future[Places]) -> None:
