@@ -49,7 +49,7 @@ class Places:
         self._admit()
 
     def expect(self, jobs: int) -> None:
-        """Take note that so many more jobs, or fewer, are to come: the more of them wait, the more are taken at once."""
+        """Take note that so many more, or fewer, are to come: the more of them wait, the more are taken at once."""
         self._expected += jobs
         self._admit()
 
