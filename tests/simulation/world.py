@@ -7,7 +7,7 @@ import gc
 import json
 import logging
 import random as global_random
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -239,31 +239,34 @@ def run(seed: int, *, logs: bool = False) -> Outcome:
     """Play one schedule; with `logs` its trace holds what the daemons say."""
     outcome = Outcome(seed)
     global_random.seed(seed)
-    with virtual_time(1000.0) as loop:
+    notes: list[Callable[..., None]] = []  # none once it is over: what is buried then may complain
+    with _logging_to(notes if logs else None), virtual_time(1000.0) as loop:
         world = World(seed, loop, outcome)
-        with _logging_to(world.note if logs else None), real_parts_on(world.kafka, world.network, world.auditor):
+        notes.append(world.note)
+        with real_parts_on(world.kafka, world.network, world.auditor):
             try:
                 loop.run_until_complete(world.play())
             except (StuckError, Exception) as error:  # noqa: BLE001 (whatever it is, the seed is told)
                 world.auditor.found(f"{type(error).__name__}: {error}")
+        notes.clear()
         outcome.problems, outcome.jobs = world.auditor.problems, len(world.auditor.jobs)
         outcome.redone, outcome.seconds = world.auditor.redone, loop.now
     return outcome
 
 
 @contextmanager
-def _logging_to(note: Callable[..., None] | None) -> Iterator[None]:
-    """Send the logs there or nowhere; and no collector that would close what the dead left open."""
+def _logging_to(notes: Sequence[Callable[..., None]] | None) -> Iterator[None]:
+    """Send the logs to all of these, or nowhere; and no collector that would close what the dead left open."""
 
     def say(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
         process = PROCESS.get()
-        if note is not None:
+        for note in notes or ():
             note(
                 process.name if process else "?", event.pop("event"), {key: event[key] for key in event if key != "job"}
             )
         raise structlog.DropEvent
 
-    level = logging.CRITICAL if note is None else logging.INFO
+    level = logging.CRITICAL if notes is None else logging.INFO
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, say],
         wrapper_class=structlog.make_filtering_bound_logger(level),
