@@ -6,6 +6,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.conftest import MakeTopic
+from tests.services import redis as service
 from tests.services.state import Services
 from v2td import store
 from v2td.config import Settings
@@ -38,7 +39,10 @@ async def kafka(services: Services, topic: MakeTopic) -> dict[str, Any]:
 
 
 def test_offline_asks_no_service() -> None:
-    given = settings(s3={"endpoint_url": "http://127.0.0.1:1"}, database={"read_dsn": "postgresql://127.0.0.1:1/x"})
+    cache = {"results": True, "redis_url": "redis://127.0.0.1:1"}
+    given = settings(
+        s3={"endpoint_url": "http://127.0.0.1:1"}, database={"read_dsn": "postgresql://127.0.0.1:1/x"}, cache=cache
+    )
     assert list(checkers(given, offline=True)) == ["spool", "decoder jail", "model"]
     assert list(checkers(given, offline=False)) == [
         "spool",
@@ -47,8 +51,11 @@ def test_offline_asks_no_service() -> None:
         "postgres",
         "postgres replica",
         "s3",
+        "redis",
         "model",
     ]
+    unused = settings(cache=cache | {"results": False})
+    assert "redis" not in checkers(unused, offline=False)
     assert list(checkers(settings(), offline=False)) == ["spool", "decoder jail", "kafka", "postgres", "model"]
 
 
@@ -188,3 +195,29 @@ def test_the_plan_of_slots() -> None:
     assert not any("a copy of the model" in reason for reason in without_model.reasons)
     with pytest.raises(ConfigError, match=r"^engine\.cpus = \[1023\]: CPU 1023 is not one of"):
         slot_plan(settings(engine={"model": "demo", "cpus": [1023]}))
+
+
+async def test_redis(tmp_path: Path) -> None:
+    async with service.running(tmp_path) as server:
+        cache = {"results": True, "redis_url": server.url}
+        found = await only("redis", settings(cache=cache))
+        assert found["redis"].ok
+        assert found["redis"].detail.startswith("Redis ")
+        assert "for 86400 s; no bound on its memory" in found["redis"].detail
+        async with server.client() as client:
+            assert await client.dbsize() == 0
+            await client.config_set("maxmemory", "100mb")
+            await client.config_set("maxmemory-policy", "allkeys-lru")
+        found = await only("redis", settings(cache=cache))
+        assert found["redis"].detail.endswith("; 105 MB, allkeys-lru")
+        wrong = server.url.replace(server.password, SECRET)
+        found = await only("redis", settings(cache=cache | {"redis_url": wrong}))
+        assert not found["redis"].ok
+        assert "invalid username-password pair" in found["redis"].detail
+        server.freeze()
+        found = await only("redis", settings(cache=cache))
+        assert not found["redis"].ok
+        assert "cache.redis_timeout_seconds" in found["redis"].hint
+    found = await only("redis", settings(cache=cache | {"redis_url": f"http://x:{SECRET}@y"}))
+    assert not found["redis"].ok
+    assert "redis://" in found["redis"].hint

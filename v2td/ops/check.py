@@ -24,6 +24,7 @@ from v2td.fetch import Downloader, ObjectStore
 from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Options
 from v2td.ops.transcribe import Transcriber
+from v2td.results import check_redis
 
 SERVICE_SECONDS = 15.0  # longest wait for a service to answer
 RETRY_SECONDS = 0.2
@@ -53,6 +54,8 @@ def checkers(settings: Settings, *, offline: bool) -> dict[str, Checker]:
             chosen["postgres replica"] = _replica
         if _s3_configured(settings.s3):
             chosen["s3"] = _s3
+        if settings.cache.results and settings.cache.redis_url is not None:
+            chosen["redis"] = _redis
     return chosen | {"model": _model}
 
 
@@ -219,6 +222,10 @@ async def _schema(name: str, dsn: SecretStr, settings: DatabaseSettings) -> Chec
 async def _s3(settings: Settings) -> list[Check]:
     async with ObjectStore(settings.s3) as objects:
         return [Check("s3", True, await objects.check())]
+
+
+async def _redis(settings: Settings) -> list[Check]:
+    return [Check("redis", True, await check_redis(settings.cache))]
 
 
 def _s3_configured(settings: S3Settings) -> bool:

@@ -5,7 +5,7 @@ another job, or the duty to transcribe. It may wait for another job with the sam
 Redis and some seconds for Postgres; when they are away it finds less, and nothing wrong.
 """
 
-from v2td.results.cache import Lease, ResultCache
+from v2td.results.cache import Lease, ResultCache, check_redis
 from v2td.results.found import Found
 
-__all__ = ["Found", "Lease", "ResultCache"]
+__all__ = ["Found", "Lease", "ResultCache", "check_redis"]

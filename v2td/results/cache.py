@@ -131,6 +131,16 @@ class ResultCache:
         return None if rows is None else of_rows(*rows)
 
 
+async def check_redis(settings: CacheSettings) -> str:
+    """Say what cache.redis_url leads to; raises ServiceError where it cannot be used."""
+    assert settings.redis_url is not None
+    redis = _redis_level(settings, settings.redis_url.get_secret_value())
+    try:
+        return await redis.check()
+    finally:
+        await redis.close()
+
+
 def _redis_level(settings: CacheSettings, url: str) -> RedisLevel:
     try:
         from v2td.results.redis_level import RedisLevel  # noqa: PLC0415 (an extra of the package)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -13,7 +14,7 @@ from redis.exceptions import RedisError
 
 from v2td import metrics
 from v2td.config import CacheSettings, without_password
-from v2td.errors import ConfigError
+from v2td.errors import ConfigError, ServiceError
 from v2td.results import codec
 from v2td.results.found import Found
 from v2td.results.rest import Rest
@@ -22,6 +23,11 @@ CONNECTIONS = 16
 MAX_WRITES = 64  # under way; further texts are not kept here
 CLOSE_SECONDS = 1.0
 LARGE_BYTES = 32_768  # from here on unpacking would be felt by the event loop
+
+_CHECK_HINT = (
+    "is it running, and do the password in cache.redis_url and its user's rights (GET, SET, DEL, INFO on v2td:*) fit? "
+    "It has cache.redis_timeout_seconds for an answer"
+)
 
 Answer = TypeVar("Answer")
 
@@ -56,6 +62,20 @@ class RedisLevel:
                 each.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._client.aclose()
+
+    async def check(self) -> str:
+        """Write, read and delete a value, and say what there is; raises ServiceError."""
+        key = codec.key_of("check", secrets.token_hex(8))  # its own: somebody else may be checking, too
+        try:
+            await self._client.set(key, b"", px=self._ttl_ms)
+            await self._client.mget([key])
+            await self._client.delete(key)
+            told: dict[str, Any] = await self._client.info()
+        except (RedisError, OSError, ValueError) as error:
+            raise ServiceError("use Redis", str(error), _CHECK_HINT) from error
+        room = told.get("maxmemory", 0)
+        bound = f"{room / 1e6:.0f} MB, {told.get('maxmemory_policy')}" if room else "no bound on its memory"
+        return f"Redis {told.get('redis_version')} keeps results for {self._ttl_ms / 1000:g} s; {bound}"
 
     async def find(self, audio_sha256: str, text_sha256s: Sequence[str]) -> Found | None:
         """Return the text of a recording under the first of the digests that has one."""
