@@ -408,6 +408,23 @@ class TestErrors:
             assert [each.id for each in (await client.models.list()).data] == ["demo", "larger/one"]
         assert counted("refused") == before + 1
 
+    async def test_who_waits_at_the_end_is_told(self, told: Told) -> None:
+        told.pieces = ("One.",)
+        async with aiohttp.ClientSession() as session:
+            async with api(Daemon(transcriber=told)) as url:
+                whole = asyncio.create_task(_answer(session, url + PATH, FILE + END))
+                await until(lambda: len(told.asked) == 1)
+                streamed = asyncio.create_task(_answer(session, url + PATH, FILE + field("stream", "1") + END))
+                await until(lambda: len(told.asked) == 2)
+            status, said = await whole
+            assert (status, json.loads(said)["error"]["code"]) == (503, "unavailable")
+            status, said = await streamed
+            first, last, rest = said.split("\n\n")
+            assert (status, rest) == (200, "")
+            assert json.loads(first.removeprefix("data: ")) == {"type": "transcript.text.delta", "delta": "One."}
+            assert json.loads(last.removeprefix("data: "))["error"]["message"] == "stopping"
+        assert (told.cancelled, told.files) == (2, [])
+
 
 class TestGuard:
     async def test_the_token_is_asked_for_everywhere(self, told: Told) -> None:
@@ -441,6 +458,11 @@ class TestGuard:
             session.get("/v1/models") as answer,
         ):
             assert answer.status == 404
+
+
+async def _answer(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[int, str]:
+    async with session.post(url, data=body, headers=HEADERS) as answer:
+        return answer.status, await answer.text()
 
 
 async def _text(session: aiohttp.ClientSession, body: bytes = FILE + END) -> str:

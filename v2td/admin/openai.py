@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -28,37 +29,9 @@ from v2td.metrics import API_REQUESTS
 log = get_logger(__name__)
 
 
-def openai_routes(
-    transcriber: Transcriber, ready: Callable[[], str | None], api: ApiSettings, admin: AdminSettings
-) -> Sequence[Route]:
-    """Return the API's operations; `ready` says why nothing can be transcribed now."""
-    answers = _Answers(transcriber, ready, api, admin)
-    common: dict[str, Any] = {"shapes": (*API_SHAPES, Form), "error": ERROR, "refuse": refusal}
-    body = {"required": True, "content": {FORM: {"schema": {"$ref": f"#/components/schemas/{Form.__name__}"}}}}
-    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-    return (
-        Route(
-            *("POST", "/v1/audio/transcriptions", Access.TOKEN, answers.transcriptions, "Transcribe a recording"),
-            *(TEXT_ANSWER, body),
-            **common,
-        ),
-        Route(
-            *("POST", "/v1/audio/translations", Access.TOKEN, answers.translations, "Say in English what is said"),
-            *(TEXT_ANSWER, body),
-            **common,
-        ),
-        Route(
-            "GET", "/v1/models", Access.TOKEN, answers.models, "Models that can be asked for", MODELS_ANSWER, **common
-        ),
-        Route(
-            *("GET", "/v1/models/{model}", Access.TOKEN, answers.model, "One of them", MODEL_ANSWER),
-            parameters=(name,),
-            **common,
-        ),
-    )
+class OpenAIApi:
+    """The API's operations; `ready` says why nothing can be transcribed now."""
 
-
-class _Answers:
     def __init__(
         self, transcriber: Transcriber, ready: Callable[[], str | None], api: ApiSettings, admin: AdminSettings
     ) -> None:
@@ -69,17 +42,52 @@ class _Answers:
         self._uploads = Uploads(transcriber, api, admin)
         self._under_way = 0
         self._since = int(time.time())
+        self._stopped = False
+        self._tasks: set[asyncio.Task[Transcript]] = set()
 
-    async def transcriptions(self, request: web.Request) -> web.StreamResponse:
+    def routes(self) -> Sequence[Route]:
+        """Return all there is."""
+        common: dict[str, Any] = {"shapes": (*API_SHAPES, Form), "error": ERROR, "refuse": refusal}
+        body = {"required": True, "content": {FORM: {"schema": {"$ref": f"#/components/schemas/{Form.__name__}"}}}}
+        name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+        return (
+            Route(
+                *("POST", "/v1/audio/transcriptions", Access.TOKEN, self._transcriptions, "Transcribe a recording"),
+                *(TEXT_ANSWER, body),
+                **common,
+            ),
+            Route(
+                *("POST", "/v1/audio/translations", Access.TOKEN, self._translations, "Say in English what is said"),
+                *(TEXT_ANSWER, body),
+                **common,
+            ),
+            Route(
+                *("GET", "/v1/models", Access.TOKEN, self._models, "Models that can be asked for", MODELS_ANSWER),
+                **common,
+            ),
+            Route(
+                *("GET", "/v1/models/{model}", Access.TOKEN, self._one_model, "One of them", MODEL_ANSWER),
+                parameters=(name,),
+                **common,
+            ),
+        )
+
+    def stop(self) -> None:
+        """Tell whoever waits for a text that this daemon ends: another one, or this one later, may do it."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def _transcriptions(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, "transcribe")
 
-    async def translations(self, request: web.Request) -> web.StreamResponse:
+    async def _translations(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, "translate")
 
-    async def models(self, _request: web.Request) -> web.StreamResponse:
+    async def _models(self, _request: web.Request) -> web.StreamResponse:
         return json_answer({"object": "list", "data": [self._model(each) for each in self._transcriber.models()]})
 
-    async def model(self, request: web.Request) -> web.StreamResponse:
+    async def _one_model(self, request: web.Request) -> web.StreamResponse:
         try:
             known = parse({"model": [request.match_info["model"]]}).known_model(self._transcriber.models())
         except RefusedError as error:
@@ -130,22 +138,35 @@ class _Answers:
             async with asyncio.timeout_at(deadline) as limit, self._uploads.received(request) as (audio, form):
                 limit.reschedule(None)  # from here on the transcription looks to it
                 model = form.known_model(self._transcriber.models())
-
-                async def transcribe(on_text: Callable[[str], None] | None) -> Transcript:
-                    upload = Upload(audio, form.options(task), model, on_text)
-                    with _as_refusals():
-                        async with asyncio.timeout_at(deadline):
-                            return await self._transcriber.transcribe(upload)
-
+                upload = Upload(audio, form.options(task), model)
                 if form.stream:
-                    return await Events(request, self._admin.request_seconds).send(transcribe)
-                transcript = await transcribe(None)
+                    events = Events(request, self._admin.request_seconds)
+                    return await events.send(
+                        lambda on_text: self._transcribe(replace(upload, on_text=on_text), deadline)
+                    )
+                transcript = await self._transcribe(upload, deadline)
         wanted = form.response_format
         return web.Response(
             text=render(transcript, wanted, form.timestamp_granularities),
             content_type=MEDIA_TYPES[wanted],
             charset="utf-8",
         )
+
+    async def _transcribe(self, upload: Upload, deadline: float) -> Transcript:
+        """Return what is said; `deadline` is the loop's time. Raises RefusedError only."""
+        task = asyncio.ensure_future(self._transcriber.transcribe(upload))
+        self._tasks.add(task)
+        try:
+            with _as_refusals():
+                async with asyncio.timeout_at(deadline):
+                    return await task
+        except asyncio.CancelledError:
+            ours = asyncio.current_task()
+            if self._stopped and ours is not None and not ours.cancelling():
+                raise unavailable("stopping", "failed") from None
+            raise
+        finally:
+            self._tasks.discard(task)
 
 
 @contextmanager

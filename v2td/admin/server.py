@@ -17,7 +17,7 @@ from v2td.admin.answers import add_headers
 from v2td.admin.connections import acceptor
 from v2td.admin.description import description
 from v2td.admin.guard import Guard
-from v2td.admin.openai import openai_routes
+from v2td.admin.openai import OpenAIApi
 from v2td.admin.routes import Route, View, routes
 from v2td.config import AdminSettings, ApiSettings
 from v2td.errors import ServiceError
@@ -36,20 +36,32 @@ async def serve(settings: AdminSettings, view: View, api: ApiSettings | None = N
 
     Raises ServiceError when the address cannot be had, or the certificate not be used.
     """
-    table = routes(view)
-    if api is not None and api.openai and view.transcriber is not None:
-        table = (*table, *openai_routes(view.transcriber, view.ready, api, settings))
-    async with serve_routes(settings, table) as url:
+    if api is None or not api.openai or view.transcriber is None:
+        async with serve_routes(settings, routes(view)) as url:
+            yield url
+        return
+    openai = OpenAIApi(view.transcriber, view.ready, api, settings)
+    async with serve_routes(settings, (*routes(view), *openai.routes()), openai.stop) as url:
         yield url
 
 
 @asynccontextmanager
-async def serve_routes(settings: AdminSettings, table: Sequence[Route]) -> AsyncIterator[str]:
-    """Serve these routes and the description of all of them; otherwise as `serve`."""
+async def serve_routes(
+    settings: AdminSettings, table: Sequence[Route], stop: Callable[[], None] = lambda: None
+) -> AsyncIterator[str]:
+    """Serve these routes and the description of all of them; otherwise as `serve`.
+
+    `stop` is called at the end: what is under way has a second then to be answered.
+    """
     table = (*table, description(table, local=settings.local))
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[Guard(settings, table).protect])
     app.on_response_prepare.append(add_headers)
     app.add_routes([_served(route) for route in table])
+
+    async def stop_work(_app: web.Application) -> None:
+        stop()
+
+    app.on_shutdown.append(stop_work)
     runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:
