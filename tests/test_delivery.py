@@ -17,8 +17,9 @@ from tests.store.outcomes import coordinates, failure, transcript
 from v2td.config import DatabaseSettings, KafkaSettings
 from v2td.delivery import Delivery
 from v2td.intake import DeadLetters, ResultsTopic
-from v2td.jobs import Replay, SourceRecord
-from v2td.store import Writer, open_database, upgrade
+from v2td.jobs import Redo, Replay, SourceRecord
+from v2td.messages.headers import REDO_OF, REVISION
+from v2td.store import Writer, open_database, redos, upgrade
 
 RECORD = SourceRecord(b"key", b'{"audio_url": "x"}', ())
 
@@ -100,3 +101,39 @@ async def test_the_result_of_a_replay_is_told_again_for_its_own_record(
     first, again = await told(kafka)
     assert first == again
     assert first["offset"] == 1
+
+
+async def test_what_was_done_again_is_told_by_its_revision(
+    kafka: KafkaSettings, delivery: Delivery, database: str
+) -> None:
+    """A revision is there, another failed; each is told again by the record that asked for it, and by no other."""
+    first = transcript(1, "good morning")
+    await delivery.deliver(first)
+    settings = DatabaseSettings(dsn=SecretStr(database), pool_min=0)
+    records = [replace(RECORD, value=b'{"audio_url": "x%d"}' % number) for number in range(3)]
+    async with open_database(settings) as opened:
+        for each in records[:2]:
+            await redos.note(opened, "large", None, [redos.Wish(first.job.id, Replay.digest(each))])
+    asked = [
+        replace(each, headers=((REDO_OF, str(first.job.id).encode()), (REVISION, b"%d" % number)))
+        for number, each in enumerate(records, 1)
+    ]
+    ats = [coordinates(offset) for offset in (7, 8, 9)]
+    again = {"record": records[0], "replay": Replay(ats[0]), "redo": Redo(1, "large")}
+    await delivery.deliver(transcript(1, "good evening", job=again, model="large"))
+    failed = failure(1, record=records[1], replay=Replay(ats[1]), redo=Redo(2, "large"), retried_later=True)
+    assert not (await delivery.deliver(failed)).retried_later  # type: ignore[union-attr]
+    await delivery.deliver(
+        transcript(9, job={"record": RECORD})
+    )  # the record of a stranger who names the first one's row is a job of its own
+    before = await told(kafka)
+    for at, record in zip(ats, asked, strict=True):
+        await delivery.tell_again([at.row_id()], record)
+    after = await told(kafka)
+    assert [(each["revision"], each["status"], each["text"]) for each in before[1:3]] == [
+        (1, "transcribed", "good evening"),
+        (2, "failed", None),
+    ]
+    attempts = {"attempts": None}  # nobody knows how many it were
+    assert [each | attempts for each in after[4:]] == [each | attempts for each in before[1:4]]
+    assert await everything_in(kafka, kafka.dead_letter_topic) == []

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import replace
 from random import Random
+from typing import Any
 from uuid import UUID
 
 from v2td import failpoints, metrics, store
@@ -13,6 +14,7 @@ from v2td.errors import ServiceError
 from v2td.intake import DeadLetters, Result, ResultsTopic
 from v2td.jobs import Failure, Outcome, SourceRecord, Transcript
 from v2td.logs import get_logger
+from v2td.messages.headers import redo_of
 from v2td.retry import Backoff
 from v2td.stages import Stage
 from v2td.store import StoredFailure, StoredTranscription
@@ -72,26 +74,36 @@ class Delivery:
     async def tell_again(self, ids: Collection[UUID], record: SourceRecord) -> None:
         """Tell the outcomes that a record had before it came again: it may be for that that it was not resolved.
 
-        `ids` are those of its jobs; that of the record itself stands for what it replayed. Waits for Postgres.
+        `ids` are those of its jobs; that of the record itself stands for what it replayed, or had done again. Waits
+        for Postgres.
         """
         if self._results is None or not ids:
             return
-        for row in await self._rows(ids):
-            if isinstance(row, StoredTranscription):
-                await self._results.tell(_transcribed(row), record.key)
-            elif row.replay_state != REQUESTED:
-                await self._results.tell(_failed(row), record.key)
+        for result in await self._results_of(ids, redo_of(record.headers)):
+            await self._results.tell(result, record.key)
 
-    async def _rows(self, ids: Collection[UUID]) -> list[store.StoredOutcome]:
+    async def _results_of(self, ids: Collection[UUID], redo: tuple[UUID, int] | None) -> list[Result]:
+        """Return what is told of the newest rows; where a revision was asked for, of that one."""
         assert self._database is not None
         tries = 0
         while True:
             try:
-                return await store.outcomes(self._database, ids)
+                rows = await store.outcomes(self._database, ids)
+                again = None if redo is None else await store.redos.outcome(self._database, *redo)
             except ServiceError as error:
                 tries += 1
                 log.warning("results not looked up yet", error=str(error), tries=tries)
                 await asyncio.sleep(BACKOFF.pause(tries, self._random))
+                continue
+            told = []
+            for row in rows:
+                if redo is not None and again is not None and row.id == redo[0]:  # else anybody may have said so
+                    told.append(_done_again(again, redo[1]))
+                elif isinstance(row, StoredTranscription):
+                    told.append(_transcribed(row))
+                elif row.replay_state != REQUESTED:
+                    told.append(_failed(row))
+            return told
 
     async def _sent(self, failure: Failure) -> Failure:
         """Send the failure's dead letter, or its record to the retry topic; return the failure as its row is to be."""
@@ -131,16 +143,9 @@ def _result_of(outcome: Outcome) -> Result:
 
 def _transcribed(row: TranscriptionRow | StoredTranscription) -> Result:
     return Result(
-        id=row.id,
+        **_place(row),
         revision=row.revision,
         status="transcribed",
-        job_id=row.job_id,
-        cluster=row.cluster_id,
-        topic=row.topic,
-        partition=row.kafka_partition,
-        offset=row.kafka_offset,
-        record_index=row.record_index,
-        audio_url=row.audio_url,
         tenant=row.tenant,
         provider=row.provider,
         model=row.model,
@@ -155,17 +160,30 @@ def _transcribed(row: TranscriptionRow | StoredTranscription) -> Result:
 
 def _failed(row: FailureRow | StoredFailure, revision: int = 0) -> Result:
     return Result(
-        id=row.id,
+        **_place(row),
         revision=revision,
         status="failed",
-        job_id=row.job_id,
-        cluster=row.cluster_id,
-        topic=row.topic,
-        partition=row.kafka_partition,
-        offset=row.kafka_offset,
-        record_index=row.record_index,
-        audio_url=row.audio_url,
         error_class=row.error_class,
         reason=row.reason,
         attempts=row.attempts,
     )
+
+
+def _done_again(found: StoredTranscription | store.redos.Failed, revision: int) -> Result:
+    if isinstance(found, StoredTranscription):
+        return _transcribed(found)
+    place = _place(found.transcription)
+    return Result(**place, revision=revision, status="failed", error_class=found.error_class, reason=found.reason)
+
+
+def _place(row: TranscriptionRow | FailureRow | StoredTranscription | StoredFailure) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "job_id": row.job_id,
+        "cluster": row.cluster_id,
+        "topic": row.topic,
+        "partition": row.kafka_partition,
+        "offset": row.kafka_offset,
+        "record_index": row.record_index,
+        "audio_url": row.audio_url,
+    }

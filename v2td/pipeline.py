@@ -75,8 +75,8 @@ class Pipeline:
             metrics.RECORDS_SKIPPED.labels(at.topic).inc()
         jobs = [each for each in found if each.coordinates.row_id() not in durable]
         metrics.JOBS_KNOWN.inc(len(found) - len(jobs))
-        if durable:
-            await self._delivery.tell_again(durable, record)
+        # Where nothing is to be done, the record may have replayed something, and died before it was told.
+        await self._delivery.tell_again(durable if found else durable | {at.row_id()}, record)
         if len(jobs) == 1:  # as nearly always: no task of its own
             await self._run(jobs[0])
         else:

@@ -28,8 +28,8 @@ from v2td.messages.headers import (
     REPLAY_HEADERS,
     REPLAY_OF,
     RETRY_ROUND,
-    REVISION,
     header,
+    redo_of,
     without,
 )
 from v2td.retry import Backoff
@@ -37,7 +37,6 @@ from v2td.retry import Backoff
 log = get_logger(__name__)
 
 BACKOFF = Backoff(initial=0.5, maximum=20)
-MAX_DIGITS = 9  # of a revision
 ROW_SECONDS = 3600.0  # a retry is sent before its row is written: by somebody who may be frozen for a while
 
 T = TypeVar("T")
@@ -55,9 +54,9 @@ class Replays:
 
     async def jobs_of(self, at: Coordinates, record: SourceRecord) -> tuple[Job | Failure, ...]:
         """Return what the record asks for: its own jobs, or the failed one that it replays, or nothing more to do."""
-        if (redo := _asked_redo(record)) is not None:
+        if (redo := redo_of(record.headers)) is not None:
             return await self._redo(*redo, at, record)
-        row_id = _row_id(record, REPLAY_OF)
+        row_id = _row_id(record)
         if row_id is None:
             return self._jobs(record, at)
         retry = at.topic == self._retry_topic and header(record.headers, NOT_BEFORE) is not None
@@ -139,19 +138,12 @@ class Replays:
         return jobs_of(record, at, settings=self._settings, known=self._known)
 
 
-def _row_id(record: SourceRecord, name: str) -> UUID | None:
-    value = header(record.headers, name)
+def _row_id(record: SourceRecord) -> UUID | None:
+    value = header(record.headers, REPLAY_OF)
     try:
         return None if value is None else UUID(value)
     except ValueError:
         return None
-
-
-def _asked_redo(record: SourceRecord) -> tuple[UUID, int] | None:
-    row_id, revision = _row_id(record, REDO_OF), header(record.headers, REVISION)
-    if row_id is None or revision is None or not revision.isdecimal() or len(revision) > MAX_DIGITS:
-        return None
-    return row_id, int(revision)
 
 
 def _as_redo(each: Job | Failure, at: Coordinates, replay: Replay, redo: Redo) -> Job | Failure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from v2td.jobs import Headers
 
 ROW_ID = "v2td-id"  # of a dead letter's failure: readers drop repetitions by it
@@ -12,6 +14,7 @@ RETRY_ROUND = "v2td-retry-round"  # how often the job has waited there
 WHOLE_RECORD = "v2td-whole-record"  # the row id of the failure whose letter and row have this one's record, too
 REDO_OF = "v2td-redo-of"  # the row id of a transcription: do it again, as another revision
 REVISION = "v2td-revision"  # which one
+_MAX_DIGITS = 9  # of a revision
 REPLAY_HEADERS = frozenset({REPLAY_OF, NOT_BEFORE, RETRY_ROUND})
 REDO_HEADERS = frozenset({REDO_OF, REVISION})
 
@@ -20,6 +23,17 @@ def header(headers: Headers, name: str) -> str | None:
     """Return the last value of a header as text; None when it is missing or no ASCII."""
     value = next((value for each, value in reversed(headers) if each == name), None)
     return value.decode() if value is not None and value.isascii() else None
+
+
+def redo_of(headers: Headers) -> tuple[UUID, int] | None:
+    """Return which transcription, and which revision of it, headers ask for; None when they do not, or not rightly."""
+    row_id, revision = header(headers, REDO_OF), header(headers, REVISION)
+    if row_id is None or revision is None or not revision.isdecimal() or len(revision) > _MAX_DIGITS:
+        return None
+    try:
+        return UUID(row_id), int(revision)
+    except ValueError:
+        return None
 
 
 def without(headers: Headers, names: frozenset[str]) -> Headers:

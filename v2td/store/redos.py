@@ -25,6 +25,7 @@ __all__ = [
     "Asked",
     "Candidate",
     "Ended",
+    "Failed",
     "Key",
     "Selection",
     "Term",
@@ -37,6 +38,7 @@ __all__ = [
     "mark_sent",
     "note",
     "originals",
+    "outcome",
     "withdraw",
 ]
 
@@ -112,6 +114,15 @@ class Ended:
     provider: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there is no other revision of a transcription."""
+
+    transcription: StoredTranscription
+    error_class: str
+    reason: str
+
+
 _FIND = """
 SELECT t.id, t.revision, t.job_id, t.model, t.provider, t.created_at FROM transcriptions t
 WHERE (t.created_at, t.id) > ($1, $2)
@@ -152,6 +163,10 @@ SELECT r.id, r.revision, r.failed, t.model, t.provider, t.id IS NOT NULL AS done
 FROM unnest($1::uuid[], $2::integer[]) AS ours (id, revision)
 JOIN redos r USING (id, revision) LEFT JOIN transcriptions t USING (id, revision)
 """
+_OUTCOME = f"""
+SELECT {", ".join(StoredTranscription.__slots__)} FROM transcriptions t WHERE id = $1
+ORDER BY revision = $2 DESC, revision DESC LIMIT 1
+"""  # noqa: S608 (our own column names)
 _FIND_REDO = """
 SELECT r.id, r.model, r.provider, r.failed IS NOT NULL
        OR EXISTS (SELECT FROM transcriptions d WHERE d.id = r.id AND d.revision = r.revision) AS done,
@@ -243,6 +258,19 @@ async def ended(database: Database, keys: Sequence[Key]) -> dict[Key, Ended]:
         elif not row["there"]:
             found[key] = Ended("the transcription is gone")
     return found
+
+
+async def outcome(database: Database, row_id: UUID, revision: int) -> StoredTranscription | Failed | None:
+    """Return what came of a wish; None when nothing did. Asks the primary. Raises ServiceError."""
+    async with database.acquire("look up what was done again") as connection:
+        row = await connection.fetchrow(_OUTCOME, row_id, revision)
+        why = await connection.fetchval("SELECT failed FROM redos WHERE id = $1 AND revision = $2", row_id, revision)
+    if row is None:
+        return None
+    found = StoredTranscription(**row)
+    if found.revision == revision:
+        return found
+    return None if why is None else Failed(found, *why.split(": ", 1))
 
 
 async def find_redo(
