@@ -35,6 +35,30 @@ CLIP = next(each for each in bundled.recordings() if each.seconds < 30)
 LINK_LOCAL = "169.254.169.254"
 
 
+MORE_INSIDE = ("providers.openai.api_key", "providers.plugins.options", "s3.stores.secret_key", "cache.redis_url")
+PLUG = """
+from v2td.providers import Capabilities
+
+class Plug:
+    model, fingerprint, concurrency, capabilities = None, "plug", 1, Capabilities()
+
+    def __init__(self, name, options):
+        self.name, self.options = name, options
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *details):
+        pass
+
+    async def transcribe(self, recording):
+        raise RuntimeError(f"no luck with {self.options}")
+
+    async def health(self):
+        return None
+"""
+
+
 def canary() -> str:
     return f"canary-{secrets.token_hex(12)}"
 
@@ -67,10 +91,16 @@ class Echo:
                 away = f"http://u:{self.redirect_password}@{LINK_LOCAL}/?{request.query_string}"
                 return web.Response(status=302, headers={"Location": away})
 
+    async def refuse(self, request: web.Request) -> web.Response:
+        told = f"{request.path_qs} {dict(request.headers)}"
+        self.heard.append(told)
+        return web.json_response({"error": {"message": told}}, status=401, reason=told)
+
     @asynccontextmanager
     async def listening(self, context: ssl.SSLContext | None) -> AsyncIterator[int]:
         application = web.Application()
         application.router.add_get("/{kind}", self.answer)
+        application.router.add_post("/v1/audio/transcriptions", self.refuse)
         runner = web.AppRunner(application)
         await runner.setup()
         try:
@@ -100,6 +130,8 @@ class SecretWorld(World):
             "kafka__sasl_password": self.of_settings["kafka.sasl_password"],
             "admin__token": f"file:{self.folder}/token",
             "log__level": "debug",
+            "cache__results": True,
+            "cache__redis_url": f"redis://:{self.of_settings['cache.redis_url']}@127.0.0.1:1/0",
         }
         path = super().config(**usual | overrides)
         path.write_text(f"{path.read_text()}\n{self.tables}")
@@ -118,7 +150,10 @@ class SecretWorld(World):
             f"ftp://user:{userinfo}@example.com/a.wav?{query}",
             f"http://127.0.0.1:1/a.wav?{query}#{query}",
         ]
-        return [{"audio_url": each, "id": f"job {number}"} for number, each in enumerate(urls)]
+        urls.append("s3://elsewhere/key")
+        jobs = [{"audio_url": each, "id": f"job {number}"} for number, each in enumerate(urls)]
+        by_others = [{"audio_url": CLIP.path.as_uri(), "provider": each} for each in ("echo", "plug")]
+        return jobs + by_others
 
     def leaks(self, told: dict[str, str], *, of_urls: bool = True) -> list[str]:
         """Which secret is where; of messages', those of URLs are no news in copies of the record."""
@@ -141,6 +176,10 @@ async def secret_world(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "admin.token",
         "fetch.hosts.bearer_token",
         "fetch.hosts.headers",
+        "providers.openai.api_key",
+        "providers.plugins.options",
+        "s3.stores.secret_key",
+        "cache.redis_url",
     )
     of_settings = {
         "database.dsn": str(urlsplit(world.database).password),
@@ -166,8 +205,25 @@ async def secret_world(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ours.tables = (
             f'[[fetch.hosts]]\npattern = "127.0.0.1"\nscheme = "http"\nport = {http}\n{headers}'
             f'[[fetch.hosts]]\npattern = "127.0.0.1"\nport = {https}\n{headers}{mutual}'
+            f'[[providers.openai]]\nname = "echo"\nbase_url = "http://127.0.0.1:{http}/v1"\n'
+            f'api_key = "{of_settings["providers.openai.api_key"]}"\n'
+            '[[providers.plugins]]\nname = "plug"\nentry_point = "plug"\n'
+            f'options = {{ key = "{of_settings["providers.plugins.options"]}" }}\n'
+            f'[[s3.stores]]\nname = "far"\nbuckets = ["elsewhere"]\nendpoint_url = "http://127.0.0.1:{http}"\n'
+            f'access_key = "known"\nsecret_key = "{of_settings["s3.stores.secret_key"]}"\n'
         )
+        monkeypatch.setenv("PYTHONPATH", str(_plugin(tmp_path / "plugin")))
         yield ours
+
+
+def _plugin(folder: Path) -> Path:
+    """Install a provider that says what it was told whenever it fails, which is always."""
+    described = folder / "plug-1.dist-info"
+    described.mkdir(parents=True)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1\n")
+    (described / "entry_points.txt").write_text("[v2td.providers]\nplug = plug:Plug\n")
+    (folder / "plug.py").write_text(PLUG)
+    return folder
 
 
 def _mutual_tls(certificates: Certificates) -> ssl.SSLContext:
@@ -184,7 +240,7 @@ def test_every_secret_setting_has_its_canary(secret_world: SecretWorld) -> None:
     known |= {column.key for each in DEFINITIONS.values() for column in each.columns if column.secret}
     assert secret_world.of_settings.keys() == known
     found = secret_world.leaks({"config.toml": secret_world.config().read_text()})
-    inside = ("database.dsn", "database.read_dsn", "kafka.sasl_password", "fetch.hosts.headers")
+    inside = ("database.dsn", "database.read_dsn", "kafka.sasl_password", "fetch.hosts.headers", *MORE_INSIDE)
     assert sorted(found) == sorted(f"{each} in config.toml" for each in inside)
 
 
@@ -222,6 +278,9 @@ async def test_a_working_daemon_tells_no_secret(secret_world: SecretWorld) -> No
     assert "access_denied" in told["table failures"]
     assert all(told.values())
     assert "v2td_jobs_failed_total" in told["/metrics"]
+    assert any(
+        f"Bearer {secret_world.of_settings['providers.openai.api_key']}" in each for each in secret_world.echo.heard
+    )
     # … and none was told.
     assert secret_world.leaks(told) == []
     assert secret_world.leaks(copies, of_urls=False) == []

@@ -54,6 +54,8 @@ def test_offline_asks_no_service() -> None:
         "redis",
         "model",
     ]
+    api = {"name": "api", "base_url": "http://127.0.0.1:1/v1"}
+    assert "providers" in checkers(settings(providers={"openai": [api]}), offline=False)
     unused = settings(cache=cache | {"results": False})
     assert "redis" not in checkers(unused, offline=False)
     assert list(checkers(settings(), offline=False)) == ["spool", "decoder jail", "kafka", "postgres", "model"]
@@ -221,3 +223,10 @@ async def test_redis(tmp_path: Path) -> None:
     found = await only("redis", settings(cache=cache | {"redis_url": f"http://x:{SECRET}@y"}))
     assert not found["redis"].ok
     assert "redis://" in found["redis"].hint
+
+
+async def test_providers_that_are_away_are_told_by_name() -> None:
+    api = {"name": "far", "base_url": "http://127.0.0.1:1/v1", "api_key": SECRET}
+    found = await only("providers", settings(providers={"openai": [api, api | {"name": "farther"}]}))
+    assert [check.ok for check in found.values()] == [False, False]
+    assert list(found) == ["provider far", "provider farther"]

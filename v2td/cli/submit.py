@@ -35,6 +35,11 @@ def submit(
     channels: Channels = "mix",
     priority: Annotated[int, typer.Option(min=0, max=9, help="0 is most urgent.")] = 5,
     word_timestamps: WordTimestamps = False,
+    provider: Annotated[
+        str | None,
+        typer.Option(help="Who transcribes: local, a provider or a group; the rules decide when not given."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model to insist on.", show_default=False)] = None,
     topic: Annotated[
         str | None, typer.Option(help="Topic; the first of kafka.topics when not given.", show_default=False)
     ] = None,
@@ -63,6 +68,8 @@ def submit(
         "channels": channels,
         "priority": priority,
         "word_timestamps": word_timestamps,
+        "provider": provider,
+        "model": model,
     }
     jobs = [_prepared(source, fields, settings) for source in sources]
     topic = topic or settings.kafka.topics[0]

@@ -24,6 +24,7 @@ from v2td.fetch import Downloader, ObjectStore
 from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Options
 from v2td.ops.transcribe import Transcriber
+from v2td.providers import registry
 from v2td.results import check_redis
 
 SERVICE_SECONDS = 15.0  # longest wait for a service to answer
@@ -56,6 +57,8 @@ def checkers(settings: Settings, *, offline: bool) -> dict[str, Checker]:
             chosen["s3"] = _s3
         if settings.cache.results and settings.cache.redis_url is not None:
             chosen["redis"] = _redis
+        if settings.providers.all:
+            chosen["providers"] = _providers
     return chosen | {"model": _model}
 
 
@@ -226,6 +229,22 @@ async def _s3(settings: Settings) -> list[Check]:
 
 async def _redis(settings: Settings) -> list[Check]:
     return [Check("redis", True, await check_redis(settings.cache))]
+
+
+async def _providers(settings: Settings) -> list[Check]:
+    """Open each provider that is configured, and ask whether it is well."""
+    found = []
+    for table, provider in registry.make(settings.providers):
+        name = f"provider {table.name}"
+        try:
+            async with provider:
+                trouble = await provider.health()
+        except ServiceError as error:
+            found.append(_failed(name, error))
+        else:
+            told = trouble or f"is well; model {provider.model or 'of its own choice'}"
+            found.append(Check(name, trouble is None, told))
+    return found
 
 
 def _s3_configured(settings: S3Settings) -> bool:
