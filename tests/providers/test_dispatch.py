@@ -113,7 +113,7 @@ async def test_a_provider_that_gives_up_on_a_window_does_not_end_the_recording(b
     source.gate.clear()
     providers = build(Impatient("one"), routing={"default": "one", "fallback": ["local"]})
     answer = await providers.transcribe(decided(providers), source.recording())
-    assert answer.tried == (("one", "one: unexpected TimeoutError"),)
+    assert answer.tried == (("one", "unexpected TimeoutError"),)
     assert [each.index for each in answer.heard.windows] == [0, 1, 2]
 
 
@@ -164,17 +164,17 @@ async def test_a_bug_and_nonsense_are_the_providers_failure(build: Build) -> Non
     answer = await providers.transcribe(decided(providers), Source().recording())
     assert answer.provider.name == "local"
     assert [name for name, _ in answer.tried] == ["bug", "nonsense"]
-    assert answer.tried[0][1] == "bug: unexpected KeyError"
+    assert answer.tried[0][1] == "unexpected KeyError"
     assert "nan" in answer.tried[1][1]
 
 
 @pytest.mark.parametrize(
     ("errors", "expected"),
     [
-        ([ProviderFailedError("a", 7), ProviderRefusedError("b")], ProviderFailedError("a", 7)),
-        ([ProviderRefusedError("a"), ProviderFailedError("b")], ProviderFailedError("b")),
-        ([ProviderRefusedError("a"), ProviderRefusedError("b")], ProviderRefusedError("b")),
-        ([ProviderFailedError("a"), ProviderFailedError("b", 3)], ProviderFailedError("b", 3)),
+        ([ProviderFailedError("a", 7), ProviderRefusedError("b")], ProviderFailedError("one: a; two: b", 7)),
+        ([ProviderRefusedError("a"), ProviderFailedError("b")], ProviderFailedError("one: a; two: b")),
+        ([ProviderRefusedError("a"), ProviderRefusedError("b")], ProviderRefusedError("one: a; two: b")),
+        ([ProviderFailedError("a"), ProviderFailedError("b", 3)], ProviderFailedError("one: a; two: b", 3)),
     ],
 )
 async def test_when_all_fail(build: Build, errors: list[JobError], expected: JobError) -> None:
@@ -264,8 +264,11 @@ async def test_who_fails_often_is_left_alone(build: Build) -> None:
     failing = Scripted("one", answers=[ProviderFailedError("down")] * 2)
     providers = build(failing, routing={"default": "one", "fallback": ["local"]}, **BREAKER)
     decision = decided(providers)
-    for _ in range(5):
-        assert (await providers.transcribe(decision, Source().recording())).provider.name == "local"
+    before = counted(metrics.FALLBACKS, "one")
+    answers = [await providers.transcribe(decision, Source().recording()) for _ in range(5)]
+    assert {each.provider.name for each in answers} == {"local"}
+    assert [dict(each.tried)["one"].partition(",")[0] for each in answers] == ["down"] * 2 + ["it is left alone"] * 3
+    assert counted(metrics.FALLBACKS, "one") == before + 5
     assert len(failing.jobs) == 2
     assert counted(metrics.PROVIDER_OPEN, "one") == 1
     said = {each["name"]: each["open_seconds"] for each in providers.status()}
@@ -280,7 +283,7 @@ async def test_when_all_are_left_alone_the_job_waits(build: Build) -> None:
     for _ in range(2):
         with pytest.raises(ProviderFailedError, match="down"):
             await providers.transcribe(decision, Source().recording())
-    with pytest.raises(ProviderFailedError, match="left alone since too many of their jobs failed: one") as caught:
+    with pytest.raises(ProviderFailedError, match="one: it is left alone, since too many of its jobs failed") as caught:
         await providers.transcribe(decision, Source().recording())
     assert caught.value.retry_after is not None
     assert 500 < caught.value.retry_after <= 600
@@ -328,7 +331,8 @@ async def test_who_is_not_well_is_asked_last(build: Build) -> None:
     while providers.status()[1]["trouble"] is None:
         await asyncio.sleep(0)
     assert counted(metrics.PROVIDER_HEALTHY, "sick") == 0
-    assert (await providers.transcribe(decision, Source().recording())).provider.name == "local"
+    answer = await providers.transcribe(decision, Source().recording())
+    assert (answer.provider.name, answer.tried) == ("local", (("sick", "it is not well: no model"),))
     alone = decided(providers, provider="sick")  # better than not to try at all
     assert (await providers.transcribe(alone, Source().recording())).provider is sick
     watching.cancel()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Self
 
 from v2td import metrics
@@ -22,6 +23,8 @@ from v2td.providers.router import Decision, Facts, Needs
 from v2td.providers.windows import Rewound
 
 log = get_logger(__name__)
+
+LEFT_ALONE = "it is left alone, since too many of its jobs failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class Providers:
                     metrics.PROVIDER_AUDIO_SECONDS.labels(member.name).inc(rewound.seconds)
                     if not heard.windows:
                         heard = replace(heard, windows=rewound.windows)
-                    return Answer(heard, member.provider, tuple(tries.tried))
+                    return Answer(heard, member.provider, tries.tried)
         raise tries.failure()
 
     @asynccontextmanager
@@ -200,16 +203,20 @@ class _Tries:
     """One job on its way through a chain: who is left, and what was said by those who were asked."""
 
     def __init__(self, chain: Iterable[list[Member]], options: Options, language: str | None) -> None:
-        self.tried: list[tuple[str, str]] = []
+        self._said: dict[str, str] = {}  # by name: why not
         self._left: list[list[Member]] = []
         self._passed: list[Member] = []  # left alone, so that another attempt may find them willing
         self._failed: ProviderFailedError | None = None
-        self._refused: ProviderRefusedError | None = None
         self._gave_up: str | None = None  # whom the next one stands in for
         for members in chain:
             problems = {each.name: lacks(each.provider.capabilities, options, language) for each in members}
             self._left.append([each for each in members if problems[each.name] is None])
-            self.tried += [(name, problem) for name, problem in problems.items() if problem is not None]
+            self._said |= {name: problem for name, problem in problems.items() if problem is not None}
+
+    @property
+    def tried(self) -> tuple[tuple[str, str], ...]:
+        """Who did not do it, and why."""
+        return tuple(self._said.items())
 
     def ready(self) -> list[Member]:
         """Return whom to ask next, the first that comes to it: well if possible, and never one that is left alone."""
@@ -219,10 +226,15 @@ class _Tries:
 
     async def ask(self, member: Member, rewound: Rewound) -> Heard | None:
         """Return what it heard; None, with the reason noted, when the next is to be asked."""
+        for members in takewhile(lambda members: member not in members, self._left):
+            for each in members:  # who would have come before
+                self._gave_up = self._gave_up or each.name
+                self._said[each.name] = LEFT_ALONE if each.trouble is None else f"it is not well: {each.trouble}"
         self._left = [[each for each in members if each is not member] for members in self._left]
         if not member.admit():
             self._passed.append(member)
-            self.tried.append((member.name, "it is left alone"))
+            self._said[member.name] = LEFT_ALONE
+            self._gave_up = member.name
             return None
         if self._gave_up is not None:
             metrics.FALLBACKS.labels(self._gave_up).inc()
@@ -231,20 +243,21 @@ class _Tries:
         except ProviderFailedError as error:
             self._failed, reason = error, error.reason
         except ProviderRefusedError as error:
-            self._refused, reason = error, error.reason
+            reason = error.reason
         log.info("a provider did not do it", provider=member.name, reason=reason, others=any(self._left))
-        self.tried.append((member.name, reason))
+        self._said[member.name] = reason
         self._gave_up = member.name
         return None
 
     def failure(self) -> JobError:
         """Return what the job fails with, or waits for, when nobody is left to ask."""
         if self._failed is not None:
-            return self._failed
+            return ProviderFailedError(self._reasons, self._failed.retry_after)
         if waits := [*self._passed, *(each for members in self._left for each in members)]:
-            names = ", ".join(each.name for each in waits)
-            reason = f"left alone since too many of their jobs failed: {names}"
-            return ProviderFailedError(reason, min(each.retry_after for each in waits))
-        if self._refused is not None:
-            return self._refused
-        return ProviderRefusedError("; ".join(f"{name}: {reason}" for name, reason in self.tried))
+            self._said |= {each.name: LEFT_ALONE for each in waits}
+            return ProviderFailedError(self._reasons, min(each.retry_after for each in waits))
+        return ProviderRefusedError(self._reasons)
+
+    @property
+    def _reasons(self) -> str:
+        return "; ".join(f"{name}: {reason}" for name, reason in self.tried)

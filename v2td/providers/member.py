@@ -124,7 +124,7 @@ class Member:
                 raise
             # Its text may hold what the provider alone should know: where it happened has to do.
             log.error("a provider broke", provider=self.name, error=type(found).__name__, at=_place(found))
-            raise ProviderFailedError(f"{self.name}: unexpected {type(found).__name__}") from error
+            raise ProviderFailedError(f"unexpected {type(found).__name__}") from error
 
     def _slow(self, began: float, rewound: Rewound) -> bool:
         """Whether it takes too long; of one with a queue of its own nobody can tell."""
