@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.daemon.conftest import Daemon, Row, World
@@ -14,6 +18,7 @@ from v2td import bundled
 
 SHORT = tuple(each for each in bundled.recordings() if each.seconds < 30)
 ONE, OTHER = SHORT[0], SHORT[1]
+TOKEN = "a token of more than sixteen characters"
 CACHED = {"cache__results": True}
 OWN = {"id", "job_id", "kafka_partition", "kafka_offset", "record_timestamp", "audio_url", "created_at"}
 OF_THE_WORK = {"duration", "timings", "cached_from", "route", "cost"}
@@ -155,3 +160,56 @@ async def test_by_way_of_redis_and_without_it(world: World, tmp_path: Path) -> N
     assert (again["text"], again["cached_from"]) == (ONE.text, origin["id"])
     assert len(await segments_of(world, again)) == len(ONE.segments)
     assert (other["text"], other["cached_from"]) == (OTHER.text, None)
+
+
+async def test_an_upload_and_a_job_share_a_text_and_the_row_names_nobody(world: World) -> None:
+    """What came by HTTP is kept nowhere."""
+    settings = {"api__openai": True, "admin__token": TOKEN, **CACHED}
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    async with world.daemon(**settings) as daemon, aiohttp.ClientSession(headers=bearer) as session:
+
+        async def upload() -> str:
+            form = aiohttp.FormData({"model": "demo"})
+            form.add_field("file", ONE.path.read_bytes(), filename=ONE.name)
+            async with session.post(f"http://127.0.0.1:{daemon.port}/v1/audio/transcriptions", data=form) as answer:
+                assert answer.status == 200, await answer.text()
+                return str((await answer.json())["text"])
+
+        assert await upload() == ONE.text
+        await world.submit(*jobs(world, 2, model="demo"))
+        await world.until_finished(2, 60)
+        assert await upload() == ONE.text
+        assert await found(daemon) == {"none": 1, "in_flight": 3}
+        assert await daemon.terminate() == 0
+    rows = await world.rows("SELECT text, cached_from, timings->>'cached' AS cached FROM transcriptions")
+    assert [tuple(row.values()) for row in rows] == 2 * [(ONE.text, None, "in_flight")]
+
+
+async def test_a_redo_asks_nobody_and_is_found_from_then_on(world: World, tmp_path: Path) -> None:
+    other = shutil.copytree(bundled.model_folder(), tmp_path / "other")  # the same model under another name
+    await world.submit(*jobs(world, 2))
+    async with world.daemon(**CACHED) as daemon:
+        await world.until_finished(2, 60)
+        assert await daemon.terminate() == 0
+    origin = await first(world)
+    async with world.daemon(engine__model=str(other), **CACHED) as daemon:
+        words = (
+            "redo",
+            "--job",
+            str(origin["id"]),
+            "--model",
+            str(other),
+            "--config",
+            str(world.folder / "config.toml"),
+        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "v2td", *words)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+        assert await found(daemon) == {}
+        await world.submit(*jobs(world, 1))
+        await world.until_finished(4, 60)
+        assert await found(daemon) == {"in_flight": 1}
+        assert await daemon.terminate() == 0
+    rows = await world.rows("SELECT revision, text, model, cached_from FROM transcriptions ORDER BY created_at")
+    again, later = rows[2:]
+    assert tuple(again.values()) == (1, ONE.text, str(other), None)
+    assert tuple(later.values()) == (0, ONE.text, str(other), origin["id"])
