@@ -1,10 +1,13 @@
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
 from tests.admin.serving import Daemon
+from tests.admin.speaking import Told
+from v2td.fetch.spool import Spool
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Any]:
@@ -15,3 +18,9 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Any]:
 @pytest.fixture
 def daemon() -> Daemon:
     return Daemon()
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Told]:
+    with Spool(tmp_path) as spool:
+        yield Told(spool)
