@@ -126,3 +126,13 @@ def test_records_that_are_no_array_are_a_bad_message(records: Any) -> None:
 def test_one_message_cannot_become_any_number_of_rows() -> None:
     assert len(read({"Records": [{}] * 1000})) == 1000
     assert "1001 entries, more than the 1000 allowed" in read_failure({"Records": [{}] * 1001}).reason
+
+
+def test_files_of_transcripts_are_no_jobs_where_the_server_tells_whose_they_are() -> None:
+    ours, theirs, odd = (aws_entry(f"{number}.wav") for number in range(3))
+    ours["s3"]["object"]["userMetadata"] = {"X-Amz-Meta-V2td-Id": "1", "content-type": "application/json"}
+    theirs["s3"]["object"]["userMetadata"] = {"X-Amz-Meta-Caller": "v2td-id"}
+    odd["s3"]["object"]["userMetadata"] = ["x-amz-meta-v2td-id"]
+    jobs = read({"Records": [ours, theirs, odd]})
+    assert [each.coordinates.record_index for each in jobs] == [1, 2]
+    assert read({"Records": [ours]}) == ()

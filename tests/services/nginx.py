@@ -53,7 +53,7 @@ async def running(text: str, folder: Path, upstreams: Sequence[int]) -> AsyncIte
     (port,) = free_ports(1)
     config, log = folder / "nginx.conf", folder / "nginx.log"
     config.write_text(adapted(text, port=port, upstreams=upstreams, folder=folder), encoding="utf-8")
-    command = [program, "-p", folder, "-c", config, "-e", "stderr", "-g", "daemon off;"]
+    command: list[str | Path] = [program, "-p", folder, "-c", config, "-e", "stderr", "-g", "daemon off;"]
     process = spawn(PROGRAM, command, log=log, cwd=folder)
     try:
         await until_answers(process, lambda: tcp_answers(port), log=log, timeout_seconds=_START_SECONDS)

@@ -46,7 +46,8 @@ class Gateways:
         environment = {"ROOT_ACCESS_KEY_ID": self.access_key, "ROOT_SECRET_ACCESS_KEY": self.secret_key}
         buckets = self.folder / "buckets"
         buckets.mkdir(exist_ok=True)
-        command = [self.binary, "--port", f"127.0.0.1:{port}", "--region", minio.REGION, "posix", buckets]
+        options = ["--port", f"127.0.0.1:{port}", "--region", minio.REGION]
+        command: list[str | Path] = [self.binary, *options, "posix", buckets]
         process = spawn("versitygw", command, log=log, cwd=self.folder, env=environment)
         self.processes[port] = process
         await until_answers(
