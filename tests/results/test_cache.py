@@ -292,6 +292,27 @@ async def test_a_postgres_that_hangs_is_left_alone(
     assert lease.found.level == "postgres"
 
 
+async def test_thousands_of_look_ups_at_once_leave_the_writer_its_connections(
+    schema: None, settings: DatabaseSettings, writing: Writing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pool has two; who asked it for one, and had to wait for all the others, would take Postgres for dead."""
+    impatient = settings.model_copy(update={"connect_seconds": 1, "pool_min": 2})
+
+    async def look(cache: ResultCache, number: int) -> None:
+        async with cache.lease(f"{number:064x}", [ONE]) as lease:
+            assert lease.found is None
+
+    async with open_database(impatient) as database, ResultCache(database, CacheSettings(results=True)) as cache:
+        await write(writing, heard(0, audio_sha256="cd" * 32))  # which makes the partitions
+        async with asyncio.TaskGroup() as group, writing(database=database) as writer:
+            for number in range(4000):
+                group.create_task(look(cache, number))
+            await writer.write(heard(1))
+        async with cache.lease(AUDIO, [ONE]) as lease:
+            assert lease.found is not None
+    assert "without" not in "".join(capsys.readouterr())
+
+
 async def test_without_postgres_all_is_transcribed_and_found_again_later(
     schema: None, settings: DatabaseSettings, sql: Connection, counted: Callable[[], dict[str, int]]
 ) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 LOOK_SECONDS = 5.0  # for Postgres; a text is always to be had in another way
+LOOKS_AT_ONCE = 2  # the writer needs connections, too
 DEFAULT_PRIORITY = 5
 
 
@@ -50,6 +51,7 @@ class ResultCache:
         self._accept_truncated = accept_truncated  # by today's speech.truncated, whatever it was then
         self._flights = Flights()
         self._postgres = Rest("Postgres")
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._redis: RedisLevel | None = None
 
     async def __aenter__(self) -> Self:
@@ -119,15 +121,16 @@ class ResultCache:
         return self._accept_truncated or not found.truncated
 
     async def _in_postgres(self, audio_sha256: str, text_sha256s: Sequence[str]) -> Found | None:
-        if not self._postgres.may_ask():
-            return None
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                rows = await store.find_result(self._database, audio_sha256, text_sha256s)
-        except (ServiceError, TimeoutError) as error:
-            self._postgres.failed(error)
-            return None
-        self._postgres.answered()
+        async with self._looks:
+            if not self._postgres.may_ask():
+                return None
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    rows = await store.find_result(self._database, audio_sha256, text_sha256s)
+            except (ServiceError, TimeoutError) as error:
+                self._postgres.failed(error)
+                return None
+            self._postgres.answered()
         return None if rows is None else of_rows(*rows)
 
 
