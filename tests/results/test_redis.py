@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
@@ -85,6 +86,20 @@ async def test_a_long_text_comes_back_too(store: Database, server: service.Serve
     async with cache, cache.lease(AUDIO, [ONE]) as lease:
         assert lease.found is not None
         assert (lease.found.level, lease.found.segments) == ("redis", segments)
+
+
+async def test_over_tls_and_by_a_socket(store: Database, tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    certificate, trusted, wrong = tmp_path / "server.pem", tmp_path / "ca.pem", tmp_path / "wrong.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    authority.cert_pem.write_to_path(trusted)
+    stranger.cert_pem.write_to_path(wrong)
+    async with service.running(tmp_path, certificate, trusted) as server:
+        await keep(store, server)
+        assert await found_at(store, server) == "redis"
+        for url, known in (server.socket_url, True), (server.url.replace(trusted.name, wrong.name), False):
+            async with caching(store, url) as cache, cache.lease(AUDIO, [ONE]) as lease:
+                assert (lease.found is not None) is known, url
 
 
 async def test_a_text_lives_for_its_time(store: Database, server: service.Server) -> None:
