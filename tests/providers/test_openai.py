@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import socket
 import ssl
+import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,7 @@ from tests.providers.tones import Samples, Seen, Tone, hear, recording, sound, w
 from v2td.config import OpenAISettings
 from v2td.errors import ErrorClass, JobError, ProviderFailedError, ProviderRefusedError, ServiceError
 from v2td.jobs import SAMPLE_RATE, Heard, Options
+from v2td.providers import openai_client
 from v2td.providers.openai import OpenAIProvider
 from v2td.providers.openai_client import MAX_ANSWER_BYTES, Rate
 
@@ -386,6 +390,48 @@ async def test_a_cancelled_job_leaves_nothing_behind(api: API, tones: Samples, t
         while api.now:  # the server sees that its client has left
             await asyncio.sleep(0.01)
         check(await provider.transcribe(recording(tones, windows(TONES), tmp_path)), TONES)
+
+
+async def test_nobody_packs_for_a_job_that_has_left(api: API, tmp_path: Path) -> None:
+    hours = 2
+    pcm = tmp_path / "recording.pcm"
+    job = recording(sound([], 0.1), windows([Tone(0, hours * 3600, 440)]), tmp_path)
+    os.truncate(pcm, hours * 3600 * SAMPLE_RATE * 2)
+    job.audio.path.unlink()  # so that it cannot be sent
+    changes = {"chunk_seconds": hours * 3600, "max_bytes": 10**9}
+    async with OpenAIProvider(settings(api, **changes)) as provider:
+        task = asyncio.create_task(provider.transcribe(job))
+        while not packing():
+            assert not task.done()
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(10):  # all of it takes a minute
+            while packing():
+                await asyncio.sleep(0.01)
+
+
+def packing() -> bool:
+    """Whether a thread packs now."""
+    return any(
+        frame.f_code.co_name in {"pack", "_samples"}
+        for top in sys._current_frames().values()
+        for frame, _line in traceback.walk_stack(top)
+    )
+
+
+async def test_requests_keep_to_their_rate(
+    api: API, tones: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_client, "RATE_SECONDS", 1.0)
+    async with OpenAIProvider(settings(api, requests_per_minute=2)) as provider:
+        for _ in range(5):
+            await provider.transcribe(recording(tones, windows(TONES), tmp_path))
+    times = [asked.at for asked in api.asked]
+    # What is counted is when they leave, and they take a moment to arrive.
+    assert times[2] - times[0] > 0.9
+    assert times[4] - times[2] > 0.9
 
 
 async def test_connections_are_kept_and_bounded(api: API, tones: Samples, tmp_path: Path) -> None:
