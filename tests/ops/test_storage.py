@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.services import minio
+from tests.services import minio, minio_tier, versitygw
+from tests.services.build import built
+from tests.services.processes import stop
 from tests.services.state import Services
 from v2td.cli.app import app
 from v2td.config import Settings
@@ -146,6 +148,49 @@ async def test_what_the_server_refuses_is_told_and_the_rest_done(
     assert trouble in refused.trouble
     assert not refused.as_wanted
     assert all(each.as_wanted for each in items.values())
+
+
+@pytest.fixture
+async def tiered(services: Services, tmp_path: Path) -> AsyncIterator[Services]:
+    """A MinIO of the test's own, whose tier COLD is another S3 server."""
+    folders = [tmp_path / each for each in ("cold", "minio")]
+    for each in folders:
+        each.mkdir()
+    log = tmp_path / "minio.log"
+    server = minio.prepare(
+        built("minio"), folders[1], secret_key=secrets.token_hex(16), kafka_bootstrap=services.kafka_bootstrap
+    )
+    process = minio.launch(server, log=log)
+    try:
+        await minio.ready(server, process, log=log)
+        async with versitygw.running(built("versitygw") / "versitygw", folders[0], 1) as gateways:
+            keys = {"access_key": gateways.access_key, "secret_key": gateways.secret_key}
+            endpoint = f"http://127.0.0.1:{gateways.ports[0]}"
+            async with minio.client(endpoint, **keys) as s3:
+                await s3.create_bucket(Bucket="cold")
+            await minio_tier.add(server, "COLD", endpoint=endpoint, bucket="cold", **keys)
+            yield replace(
+                services,
+                s3_endpoint=server.endpoint,
+                s3_access_key=server.access_key,
+                s3_secret_key=server.secret_key,
+            )
+    finally:
+        stop(process)
+
+
+async def test_transcripts_move_to_a_tier_that_is_there(tiered: Services) -> None:
+    """The seed's rule: to COLD after 7 days."""
+    wanted = settings(tiered, "v2t-transcripts", tier="COLD")
+    bucket, lifecycle = await storage.apply(wanted)
+    assert (bucket.found, bucket.changed) == ("is there", True)
+    assert (lifecycle.found, lifecycle.changed, lifecycle.trouble) == ("*: to COLD after 7 days", True, "")
+    assert not any(each.changed for each in await storage.apply(wanted))
+    async with minio.client(tiered.s3_endpoint, tiered.s3_access_key, tiered.s3_secret_key) as s3:
+        (rule,) = (await s3.get_bucket_lifecycle_configuration(Bucket="v2t-transcripts"))["Rules"]
+    assert rule["Transitions"] == [{"Days": 7, "StorageClass": "COLD"}]
+    _, lifecycle = await storage.apply(settings(tiered, "v2t-transcripts", tier="COLD", transcript_days=30))
+    assert lifecycle.found == "*: to COLD after 7 days, deleted after 30 days"
 
 
 async def test_a_missing_source_bucket_is_not_made(services: Services, s3: Any, bucket: str, fresh: str) -> None:

@@ -19,9 +19,9 @@ from tests.outputs.conftest import Proxy, s3_settings
 from tests.services import minio
 from tests.services.state import Services
 from v2td.fetch import ObjectStore
-from v2td.fetch.uploads import MAX_PARTS, InMemory, OpenFile, Parts, put
+from v2td.fetch.uploads import MAX_PARTS, MIN_PART_BYTES, InMemory, OpenFile, Parts, put
 
-PART = 5_242_880
+PART = MIN_PART_BYTES
 CONTENT = secrets.token_bytes(3 * PART + 17)
 PARTS = Parts(PART, 2)
 
@@ -71,6 +71,17 @@ async def test_a_file_goes_up_as_it_is(client: Any, s3: Any, bucket: str, tmp_pa
     with OpenFile(file) as content:
         await put(client, bucket, "key", content, PARTS)
     assert await stored(s3, bucket) == CONTENT
+
+
+async def test_submit_sends_large_files_in_parts(
+    services: Services, s3: Any, bucket: str, proxy: Proxy, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(CONTENT)
+    async with ObjectStore(s3_settings(services, endpoint_url=proxy.url, part_bytes=1, parts=2)) as store:
+        await store.upload(file, bucket, "key")
+    assert await stored(s3, bucket) == CONTENT
+    assert proxy.seen.count("PUT partNumber uploadId") == 4  # of what the server takes at least
 
 
 async def test_a_file_that_shrinks_is_an_error_and_leaves_nothing(

@@ -13,6 +13,7 @@ from yarl import URL
 from v2td.config import S3Settings
 from v2td.errors import ErrorClass, JobError
 from v2td.fetch.endpoint import Endpoint
+from v2td.fetch.uploads import MIN_PART_BYTES, OpenFile, Parts, put
 from v2td.fetch.urls import S3Source
 
 _WILD = frozenset("*?[")
@@ -68,11 +69,12 @@ class ObjectStore:
         return await self._endpoint(source.bucket).presign(source, version_id, seconds)
 
     async def upload(self, path: Path, bucket: str, key: str) -> None:
-        """Store a file under a key; raises ServiceError, also when the file cannot be read."""
+        """Store a file under a key, a large one in parts; raises ServiceError, also when the file cannot be read."""
         endpoint = self._endpoint(bucket)
         client = await endpoint.client()
-        with endpoint.explained(f"upload to s3://{bucket}/{key}"), path.open("rb") as body:
-            await client.put_object(Bucket=bucket, Key=key, Body=body)
+        parts = Parts(max(self._settings.part_bytes, MIN_PART_BYTES), self._settings.parts)
+        with endpoint.explained(f"upload to s3://{bucket}/{key}"), OpenFile(path) as content:
+            await put(client, bucket, key, content, parts)
 
     async def check(self) -> str:
         """Ask each server once, with its credentials; say in a few words what answered, or raise ServiceError."""

@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self
 from v2td.errors import first_of
 
 ABORT_SECONDS = 10.0
-MAX_PARTS = 10_000  # S3's own limit
+MAX_PARTS = 10_000  # S3's own limits
+MIN_PART_BYTES = 5_242_880  # of all but the last
 
 
 class Content(Protocol):
