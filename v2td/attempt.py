@@ -115,7 +115,8 @@ class Attempts:
     async def _prepare(self, journey: Journey, audio: Audio, facts: Facts, decided: Decision | Needs) -> Transcript:
         waiting = time.monotonic()
         target = decided.target if isinstance(decided, Decision) else LOCAL  # whose engine may have to hear some of it
-        async with self._prepared[target].inside(journey.job.priority, audio.size_bytes):
+        place = self._prepared[target].inside(journey.job.priority, audio.size_bytes)
+        async with self._hearers.providers.expecting(decided), place:
             _QUEUE.record(time.monotonic() - waiting, journey.timings)
             on_death = partial(self._died, journey.journal, "decoder")
             prepare = self._hearers.decoders.prepare(audio, journey.job.options.channels, on_death)
