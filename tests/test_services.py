@@ -138,7 +138,7 @@ def test_a_missing_program_is_named_with_the_command_that_brings_it(monkeypatch:
 
 
 def test_a_build_of_other_versions_does_not_count(tmp_path: Path) -> None:
-    recipe = Recipe("thing", {"thing": "1", "part": "2"}, prerequisites.MAVEN, lambda folder: None)
+    recipe = Recipe("thing", {"thing": "1", "part": "2"}, (prerequisites.MAVEN,), lambda folder: None)
     assert not recipe.done(tmp_path)
     recipe.folder(tmp_path).mkdir()
     (recipe.folder(tmp_path) / "stamp.json").write_text('{"thing": "1", "part": "2"}')

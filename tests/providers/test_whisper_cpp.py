@@ -1,13 +1,11 @@
 """whisper.cpp in its child, with the bundled model as a GGML file, on recordings whose text is known."""
 
 import importlib
-import sys
-import wave
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import _pywhispercpp as pw
 import jiwer
 import numpy as np
 import psutil
@@ -15,31 +13,19 @@ import pytest
 
 from tests.living import lives
 from tests.providers.hearing import Told, decoding, text_of
-from tests.speech.sounds import Pcm, bundled, encode, read, silence
+from tests.speech.sounds import bundled, encode, encode_channels, read, silence
 from v2td.bundled import ggml_file, recordings
 from v2td.clock import covered_by_channel
 from v2td.config import WhisperCppSettings
 from v2td.config.languages import LANGUAGES
 from v2td.errors import ConfigError, ProviderRefusedError
-from v2td.jobs import SAMPLE_RATE, Options, Span, Window
+from v2td.jobs import Options, Span, Window
 from v2td.providers.whisper_cpp import WhisperCppChild, place
 from v2td.providers.whisper_cpp_worker import WindowSound, read_window
 
 pytestmark = pytest.mark.slow  # starts processes that load models
 
 EN, VI = bundled("en-01.flac"), bundled("vi-01.flac")
-
-
-def write_wav(channels: Sequence[Pcm], path: Path) -> None:
-    """A 16 kHz file of several channels, the shorter ones followed by silence."""
-    frames = np.zeros((max(map(len, channels)), len(channels)), np.int16)
-    for number, pcm in enumerate(channels):
-        frames[: len(pcm), number] = pcm
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(len(channels))
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(frames.tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +91,7 @@ async def test_words_lie_in_their_segments_and_make_up_their_text(provider: Whis
 
 async def test_channels_are_heard_by_themselves(provider: WhisperCppChild, tmp_path: Path) -> None:
     path = tmp_path / "call.wav"
-    write_wav([read(EN.path), read(VI.path)], path)
+    encode_channels([read(EN.path), read(VI.path)], path)
     async with decoding(tmp_path, path, Options(channels="split")) as decoded:
         heard = await provider.transcribe(decoded)
     texts = {
@@ -162,6 +148,7 @@ async def test_silence_has_no_text(provider: WhisperCppChild, tmp_path: Path) ->
 
 
 async def test_every_language_of_v2td_is_one_of_whisper_cpps() -> None:
+    pw: Any = importlib.import_module("_pywhispercpp")
     assert [code for code in LANGUAGES if pw.whisper_lang_id(code) < 0] == []
 
 
@@ -200,13 +187,3 @@ async def test_several_of_them_have_their_own_name_model_and_process(settings: W
         assert three.fingerprint != one.fingerprint
     async with WhisperCppChild(settings.model_copy(update={"name": "another", "threads": 2})) as four:
         assert four.fingerprint == one.fingerprint
-
-
-def test_without_pywhispercpp_it_says_what_to_install(
-    settings: WhisperCppSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", [each for each in sys.path if "site-packages" not in each])
-    monkeypatch.delitem(sys.modules, "_pywhispercpp")
-    importlib.invalidate_caches()
-    with pytest.raises(ConfigError, match=r"pip install v2td\[whispercpp\]"):
-        WhisperCppChild(settings)

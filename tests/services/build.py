@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import kafka, minio, prerequisites
+from tests.services import kafka, minio, prerequisites, versitygw, whisper_server
 from tests.services.errors import ServiceError
 from tests.services.prerequisites import Prerequisite
 from tests.services.state import locked
@@ -20,10 +20,14 @@ _DRAFT_PREFIX = "draft-"
 
 @dataclass(frozen=True, slots=True)
 class Builds:
-    """Where the builds are: Kafka's jars, and MinIO's binary in ``minio``/minio."""
+    """Where the builds are: Kafka's jars, and the binaries ``minio``/minio, ``versitygw``/versitygw and
+    ``whisper_server``/whisper-server.
+    """
 
     kafka: Path
     minio: Path
+    versitygw: Path
+    whisper_server: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Recipe:
 
     name: str
     versions: dict[str, str]
-    needs: Prerequisite
+    needs: tuple[Prerequisite, ...]
     make: Callable[[Path], None]
 
     def folder(self, cache: Path) -> Path:
@@ -52,10 +56,17 @@ RECIPES = (
     Recipe(
         "kafka",
         {"kafka": kafka.VERSION, "slf4j": kafka.SLF4J_VERSION, "plugin": kafka.PLUGIN},
-        prerequisites.MAVEN,
+        (prerequisites.MAVEN,),
         kafka.build,
     ),
-    Recipe("minio", {"minio": minio.VERSION}, prerequisites.GO, minio.build),
+    Recipe("minio", {"minio": minio.VERSION}, (prerequisites.GO,), minio.build),
+    Recipe("versitygw", {"versitygw": versitygw.VERSION}, (prerequisites.GO,), versitygw.build),
+    Recipe(
+        "whisper_server",
+        {"whisper_server": whisper_server.VERSION, "sha256": whisper_server.SHA256},
+        prerequisites.CXX,
+        whisper_server.build,
+    ),
 )
 
 
@@ -63,6 +74,14 @@ def cache_folder() -> Path:
     """$XDG_CACHE_HOME/v2td, or ~/.cache/v2td."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "v2td"
+
+
+def built(name: str) -> Path:
+    """The folder of a build that is there.  Raises ServiceError naming what makes it."""
+    (recipe,) = (each for each in RECIPES if each.name == name)
+    if not recipe.done(cache_folder()):
+        raise ServiceError(f"{name} is not built: python -m tests.services build")
+    return recipe.folder(cache_folder())
 
 
 def build() -> Builds:
@@ -74,7 +93,8 @@ def build() -> Builds:
     cache = cache_folder()
     with locked(cache / "lock"):
         missing = [recipe for recipe in RECIPES if not recipe.done(cache)]
-        needed = [prerequisites.JAVA, *(recipe.needs for recipe in missing), prerequisites.POSTGRES]
+        needs = (each for recipe in missing for each in recipe.needs)
+        needed = [prerequisites.JAVA, *needs, prerequisites.POSTGRES]
         prerequisites.ensure([*needed, *prerequisites.TESTS])
         for recipe in missing:
             _make(recipe, cache)

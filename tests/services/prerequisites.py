@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import kafka, postgres
+from tests.services import kafka, nginx, postgres
 from tests.services.errors import ServiceError
 
 _JAVA_MAJOR = 17
@@ -45,7 +45,12 @@ def _program(name: str, purpose: str, package: str) -> Prerequisite:
 
 JAVA = Prerequisite("Java 17 or newer", "runs Kafka", java_is_there, "default-jdk-headless")
 MAVEN = _program("mvn", "brings Kafka's jars", "maven")
-GO = Prerequisite("Go 1.24 or newer", "builds MinIO", go_is_there, None)
+GO = Prerequisite("Go 1.24 or newer", "builds MinIO and versitygw", go_is_there, None)
+CXX = (
+    _program("cmake", "builds whisper.cpp's server", "cmake"),
+    _program("g++", "builds whisper.cpp's server", "g++"),
+    _program("make", "builds whisper.cpp's server", "make"),
+)
 POSTGRES = Prerequisite(
     "PostgreSQL's server (initdb, postgres)", "the database", lambda: postgres.find_binaries() is not None, "postgresql"
 )
@@ -55,6 +60,7 @@ TESTS = (
     _program("ffmpeg", "encodes the tests' recordings", "ffmpeg"),
     _program("systemd-analyze", "judges the unit", "systemd"),
     _program("redis-server", "holds the results of the tests' caches", "redis-server"),
+    Prerequisite("nginx", "stands before the tests' S3 servers", lambda: nginx.find_program() is not None, "nginx"),
 )
 
 

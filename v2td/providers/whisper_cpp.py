@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import Any, Self, TypeVar
 
 from v2td.child import Child, ChildDied
@@ -38,14 +37,10 @@ LAST = 9  # the priority of who has no job
 class WhisperCppChild:
     """A model of whisper.cpp, ready when it is loaded; one window at a time, those of urgent jobs first.
 
-    ConfigError when pywhispercpp is not installed, ServiceError when the model does not load.
+    ConfigError when it may not use its CPUs, ServiceError when the model does not load.
     """
 
     def __init__(self, settings: WhisperCppSettings) -> None:
-        if find_spec("_pywhispercpp") is None:
-            raise ConfigError(
-                "providers.whisper_cpp.model", str(settings.model), "needs whisper.cpp: pip install v2td[whispercpp]"
-            )
         assert settings.model is not None, "it is the server's form that has none"
         assert settings.known_model is not None
         self.name = settings.name

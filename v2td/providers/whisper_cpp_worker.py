@@ -116,7 +116,7 @@ class _Model:
             raise self._error()
         count = pw.whisper_full_n_segments(self._context)
         segments = [self._segment(index, request) for index in range(count)]
-        ratio = _compression_ratio(" ".join(each.text.strip() for each in segments))
+        ratio = compression_ratio(" ".join(each.text.strip() for each in segments))
         return tuple(replace(each, compression_ratio=ratio) for each in segments if each.text.strip())
 
     def _segment(self, index: int, request: WindowRequest) -> Segment:
@@ -220,7 +220,7 @@ def _is_whole(content: bytes) -> bool:
     return True
 
 
-def _compression_ratio(text: str) -> float:
+def compression_ratio(text: str) -> float:
     """Return how much the text repeats itself, in Whisper's measure."""
     content = text.encode()
     return len(content) / len(zlib.compress(content))
