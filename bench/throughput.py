@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 
 from bench import contestants, corpus, throughput_report
 from bench.contestants import Arena, Contestant, ContestError
@@ -87,6 +88,7 @@ async def _open(
     """Start everybody who takes part, all at once; return those who became ready, warm."""
     context.say(f"starting {', '.join(programme.contestants)}")
     model = await asyncio.to_thread(bundled.model_folder, programme.model)
+    ggml = await asyncio.to_thread(bundled.ggml_file, programme.model)
     arena = await stack.enter_async_context(contestants.arena(context, model))
     # The config of `engine` and `raw` is the daemon's own; the topic and the database in it are not used.
     place = await stack.enter_async_context(deploy(context, partitions=1))
@@ -96,7 +98,7 @@ async def _open(
 
     async def start(name: str) -> None:
         try:
-            contestant = await stack.enter_async_context(_contestant(name, arena, config))
+            contestant = await stack.enter_async_context(_contestant(name, arena, config, ggml))
             await contestant.hear(warm_up)
             ready[name] = contestant
         except (ContestError, TimeoutError) as error:
@@ -108,13 +110,17 @@ async def _open(
     return ready
 
 
-def _contestant(name: str, arena: Arena, config: str) -> AbstractAsyncContextManager[Contestant]:
+def _contestant(name: str, arena: Arena, config: str, ggml: Path) -> AbstractAsyncContextManager[Contestant]:
     cpus = _cpus()
+    programs = {
+        "engine": ["--config", config],
+        "raw": ["--config", config],
+        "batched": ["--model", str(arena.model)],
+        "whisper_cpp": ["--model", str(ggml)],
+    }
+    if (arguments := programs.get(name)) is not None:
+        return contestants.program(name, name, arguments, arena.log(name))
     match name:
-        case "engine" | "raw":
-            return contestants.program(name, name, ["--config", config], arena.log(name))
-        case "batched":
-            return contestants.program(name, name, ["--model", str(arena.model)], arena.log(name))
         case "original":
             return contestants.original(arena)
         case "optimized":

@@ -16,6 +16,7 @@ RATIOS = {
     "ratio_raw_long": ("long", "v2td_full", "raw"),
     "ratio_optimized_long": ("long", "v2td_full", "optimized"),
     "ratio_batched_long": ("long", "v2td_full", "batched"),
+    "ratio_whisper_cpp_long": ("long", "v2td_full", "whisper_cpp"),
     "ratio_original_short": ("short", "v2td_packed", "original"),
     "ratio_optimized_short": ("short", "v2td_packed", "optimized"),
     "ratio_optimized_short_full": ("short", "v2td_full", "optimized"),

@@ -1,4 +1,4 @@
-"""Contestants that are told files on stdin and answer with texts on stdout: engine, raw, batched."""
+"""Contestants that are told files on stdin and answer with texts on stdout: engine, raw, batched, whisper_cpp."""
 
 from __future__ import annotations
 

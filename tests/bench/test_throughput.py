@@ -14,7 +14,7 @@ from bench.trials import Trial, Trials
 from bench.words import WordErrors
 from tests.services.state import Services
 
-EVERYBODY = ("engine", "raw", "original", "optimized", "batched", "v2td_full", "v2td_packed")
+EVERYBODY = ("engine", "raw", "original", "optimized", "batched", "whisper_cpp", "v2td_full", "v2td_packed")
 
 
 @pytest.mark.slow
