@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.messages.examples import COORDINATES, URL, read_failure, read_job
-from v2td.config.settings import MessageSettings
+from v2td.config.settings import MessageSettings, Settings
 from v2td.errors import ErrorClass
 from v2td.jobs import Job, Options, SourceRecord
 from v2td.messages import LANGUAGES, Known, jobs_of
@@ -315,3 +315,14 @@ def test_an_unknown_key_inside_output_is_shown_bounded_and_in_one_line(key: str)
     assert reason.startswith("output.'")
     assert reason.isprintable()
     assert len(reason) < 150
+
+
+def test_packages_may_bring_models_of_their_own() -> None:
+    """Which is known only when the job is routed."""
+    plugins = [{"name": "mine", "entry_point": "mine"}]
+    settings = Settings.model_validate({"engine": {"model": "demo"}, "providers": {"plugins": plugins}})
+    record = SourceRecord(None, json.dumps({"audio_url": URL, "model": "theirs", "provider": "mine"}).encode(), ())
+    (job,) = jobs_of(record, COORDINATES, settings=settings.messages, known=Known.of(settings))
+    assert isinstance(job, Job)
+    assert (job.model, job.provider) == ("theirs", "mine")
+    assert not Known.of(Settings()).others

@@ -157,16 +157,18 @@ _DEFAULTS = {key: field.default for key, field in Request.model_fields.items()} 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What messages may ask for: providers and groups, and models."""
+    """What messages may ask for: providers and groups, and models; others where packages bring their own."""
 
     models: frozenset[str]
     providers: frozenset[str] = frozenset({LOCAL})
+    others: bool = False  # whether there may be one is known when the job is routed
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return what is configured."""
         named = (each.model for each in settings.providers.openai)
-        return cls(frozenset({settings.engine.model, *named, *settings.providers.ggml}), settings.providers.targets)
+        models = frozenset({settings.engine.model, *named, *settings.providers.ggml})
+        return cls(models, settings.providers.targets, others=bool(settings.providers.plugins))
 
 
 def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, known: Known) -> Request:
@@ -186,7 +188,7 @@ def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, known
     for key in NOT_YET:
         if getattr(request, key) != _DEFAULTS[key]:
             raise JobError(ErrorClass.BAD_FIELD, f"{key}: not supported yet")
-    if request.model is not None and request.model not in known.models:
+    if request.model is not None and request.model not in known.models and not known.others:
         there = ", ".join(sorted(known.models))
         raise JobError(ErrorClass.BAD_FIELD, f"model: {shown(request.model)} is none of those that are there ({there})")
     if request.provider is not None and request.provider not in known.providers:
