@@ -120,18 +120,22 @@ class Delivery:
 
 def _publish(transcript: Transcript) -> None:
     seconds = transcript.duration_seconds
+    cached = transcript.timings.get("cached")
     _TRANSCRIBED.inc()
-    size = metrics.file_size_range(transcript.audio_bytes)
-    metrics.TRANSCRIPTION_DURATION.labels(transcript.provider, size).observe(seconds)
-    metrics.PROVIDER_THROUGHPUT.labels(transcript.provider).set(transcript.audio_bytes / metrics.MEGABYTE / seconds)
-    metrics.AUDIO_SECONDS.inc(transcript.audio_seconds)
-    metrics.SPEECH_SECONDS.inc(transcript.speech_seconds)
+    if cached is None:  # of a text that was there already nobody is slow or fast
+        size = metrics.file_size_range(transcript.audio_bytes)
+        throughput = transcript.audio_bytes / metrics.MEGABYTE / seconds
+        metrics.TRANSCRIPTION_DURATION.labels(transcript.provider, size).observe(seconds)
+        metrics.PROVIDER_THROUGHPUT.labels(transcript.provider).set(throughput)
+        metrics.AUDIO_SECONDS.inc(transcript.audio_seconds)
+        metrics.SPEECH_SECONDS.inc(transcript.speech_seconds)
     log.info(
         "transcribed",
         audio_seconds=round(transcript.audio_seconds, 2),
         seconds=round(seconds, 2),
         language=transcript.language,
         segments=len(transcript.segments),
+        **({} if cached is None else {"cached": cached}),
     )
 
 

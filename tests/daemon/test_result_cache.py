@@ -30,10 +30,19 @@ async def found(daemon: Daemon) -> dict[str, int]:
     return {level: int(count) for level, count in counts if int(count)}
 
 
-async def heard_seconds(daemon: Daemon) -> float:
-    """Seconds of audio that the engine was given."""
-    counted = re.search(r'v2td_provider_audio_seconds_total\{provider="local"\} ([\d.]+)', await daemon.metrics())
-    return float(counted.group(1)) if counted else 0.0
+async def heard_seconds(daemon: Daemon, jobs: int) -> float:
+    """Seconds of audio that the engine was given until so many jobs were done; nothing else counts as transcribed."""
+    async with asyncio.timeout(10):
+        while f'v2td_jobs_finished_total{{outcome="transcribed"}} {jobs}.0' not in (told := await daemon.metrics()):
+            await asyncio.sleep(0.05)  # counted behind the commit
+    given = re.search(r'v2td_provider_audio_seconds_total\{provider="local"\} ([\d.]+)', told)
+    durations = re.findall(r"v2t_transcription_duration_seconds_count\{.*\} (\d+)", told)
+    counted = re.search(r"v2td_audio_seconds_total ([\d.]+)", told)
+    seconds = float(given.group(1)) if given else 0.0
+    assert counted is not None
+    assert float(counted.group(1)) == pytest.approx(seconds, abs=0.1)
+    assert sum(map(int, durations)) == round(seconds / ONE.seconds)
+    return seconds
 
 
 def jobs(world: World, count: int, **options: Any) -> list[dict[str, Any]]:
@@ -70,7 +79,7 @@ async def test_many_at_once_and_later_again(world: World) -> None:
     async with world.daemon(**CACHED) as daemon:
         await world.until_finished(40, 60)
         assert await found(daemon) == {"none": 1, "in_flight": 39}
-        assert await heard_seconds(daemon) == pytest.approx(ONE.seconds, abs=0.1)
+        assert await heard_seconds(daemon, 40) == pytest.approx(ONE.seconds, abs=0.1)
         assert await daemon.terminate() == 0
     await check_full_rows(world, 40)
 
@@ -78,7 +87,7 @@ async def test_many_at_once_and_later_again(world: World) -> None:
     async with world.daemon(**CACHED) as daemon:  # which has nothing in memory
         await world.until_finished(45, 60)
         assert await found(daemon) == {"postgres": 1, "in_flight": 4}
-        assert await heard_seconds(daemon) == 0
+        assert await heard_seconds(daemon, 5) == 0
         await world.submit({"audio_url": f"{world.web}/{OTHER.name}"}, *jobs(world, 2, word_timestamps=True))
         await world.until_finished(48, 60)
         assert (await found(daemon))["none"] == 2
@@ -104,7 +113,7 @@ async def test_without_the_setting_each_is_transcribed(world: World) -> None:
     async with world.daemon() as daemon:
         await world.until_finished(3, 60)
         assert await found(daemon) == {}
-        assert await heard_seconds(daemon) == pytest.approx(3 * ONE.seconds, abs=0.1)
+        assert await heard_seconds(daemon, 3) == pytest.approx(3 * ONE.seconds, abs=0.1)
         assert await daemon.terminate() == 0
     assert {row["cached_from"] for row in await world.rows("SELECT cached_from FROM transcriptions")} == {None}
 
