@@ -88,6 +88,8 @@ async def test_all_else_that_rules_ask_for(v2td: Run, config: Path) -> None:
     known = ("route", "--config", config, "--seconds", "1")
     answer = await v2td(*known, "--topic", "vietnamese")
     assert answer.stdout.startswith("api, by the rule vi\n")
+    answer = await v2td(*known, "--set", "engine.default_language=vi")
+    assert answer.stdout.startswith("api, by the rule vi\n")
     more = ("--language", "en", "--priority", "0", "--tenant", "a", "--metadata")
     answer = await v2td(*known, *more, "kind=call")
     assert answer.stdout.startswith("api, by the rule urgent\n")

@@ -39,7 +39,8 @@ def route(
             "--language",
             "-l",
             metavar="CODE",
-            help="Spoken language (en, vi, …), or none; the topic's when not given. It is not detected here.",
+            help="Spoken language (en, vi, …), or none; the topic's or engine.default_language when not "
+            "given. It is not detected here.",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +73,7 @@ def route(
     facts = Facts(
         size_bytes=size,
         seconds=seconds,
-        language=_language(language, settings.kafka.languages_by_topic.get(topic)),
+        language=_language(language, settings.kafka.languages_by_topic.get(topic) or settings.engine.default_language),
         priority=priority,
         topic=topic,
         tenant=tenant,
@@ -93,7 +94,7 @@ def route(
     raise typer.Exit(1 if isinstance(found, Needs) else 0)
 
 
-def _language(given: str | None, of_topic: str | None) -> str | None:
+def _language(given: str | None, otherwise: str | None) -> str | None:
     """Return the language as rules know it: "" for a recording that is known to have none."""
     from v2td.config.languages import LANGUAGES
 
@@ -101,7 +102,7 @@ def _language(given: str | None, of_topic: str | None) -> str | None:
         return ""
     if given is not None and given not in LANGUAGES:
         raise typer.BadParameter(f"{given!r} is none of Whisper's languages (en, vi, …)", param_hint="--language")
-    return given or of_topic
+    return given or otherwise
 
 
 def _metadata(given: list[str]) -> dict[str, str]:
