@@ -1,6 +1,7 @@
 """How the API says what went wrong, to the official client above all."""
 
 import json
+from typing import Any
 
 import aiohttp
 import openai
@@ -52,6 +53,22 @@ class TestErrors:
             assert not {"/var/spool", "/etc/secret", "a bug"} & set(said["message"].split())
         assert counted("failed") == before + 2
         assert told.files == []
+
+    async def test_a_request_is_found_in_the_log(self, told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+        told.go.set()
+        create: Any
+        async with api(Daemon(transcriber=told)) as url, client_of(url) as client:
+            create = client.audio.transcriptions.with_raw_response.create
+            numbers = [(await create(model="demo", file=b"sound")).request_id]
+            numbers.append((await create(model="demo", file=b"sound", stream=True)).request_id)
+            with pytest.raises(openai.NotFoundError) as caught:
+                await create(model="gpt-9", file=b"sound")
+            numbers.append(caught.value.request_id)
+        lines = capsys.readouterr().out.splitlines()
+        for number, event in zip(numbers, ("transcribed", "transcribed", "not transcribed"), strict=True):
+            (line,) = [line for line in lines if number and number in line]
+            assert f" {event} on demand " in line
+        assert not [line for line in lines if "Hello." in line]
 
     async def test_what_was_said_comes_before_the_error(self, told: Told) -> None:
         told.pieces, told.error = ("One.", " Two. "), JobError(ErrorClass.TRUNCATED, "it ends early")

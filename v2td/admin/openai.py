@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
+import structlog
 from aiohttp import web
 
 from v2td.admin.connections import Connection
@@ -27,6 +29,8 @@ from v2td.logs import get_logger
 from v2td.metrics import API_REQUESTS
 
 log = get_logger(__name__)
+
+REQUEST_ID = "x-request-id"
 
 
 class OpenAIApi:
@@ -99,11 +103,18 @@ class OpenAIApi:
         return {"id": name, "object": "model", "created": self._since, "owned_by": "v2td"}
 
     async def _answer(self, request: web.Request, task: Task) -> web.StreamResponse:
-        try:
-            with self._place(request):
-                return await self._answer_in_time(request, task)
-        except RefusedError as error:
-            return error.answer()
+        number = uuid4().hex  # OpenAI's client tells it, the log has it
+        with structlog.contextvars.bound_contextvars(request=number):
+            answer: web.StreamResponse
+            try:
+                with self._place(request):
+                    answer = await self._answer_in_time(request, task, number)
+            except RefusedError as error:
+                log.info("not transcribed on demand", status=error.status, **error.error)
+                answer = error.answer()
+            if not answer.prepared:
+                answer.headers[REQUEST_ID] = number
+            return answer
 
     @contextmanager
     def _place(self, request: web.Request) -> Iterator[None]:
@@ -132,7 +143,7 @@ class OpenAIApi:
         finally:
             API_REQUESTS.labels(result).inc()
 
-    async def _answer_in_time(self, request: web.Request, task: Task) -> web.StreamResponse:
+    async def _answer_in_time(self, request: web.Request, task: Task, number: str) -> web.StreamResponse:
         deadline = asyncio.get_running_loop().time() + self._api.request_seconds
         with _as_refusals():
             async with asyncio.timeout_at(deadline) as limit, self._uploads.received(request) as (audio, form):
@@ -140,7 +151,7 @@ class OpenAIApi:
                 model = form.known_model(self._transcriber.models())
                 upload = Upload(audio, form.options(task), model)
                 if form.stream:
-                    events = Events(request, self._admin.request_seconds)
+                    events = Events(request, self._admin.request_seconds, {REQUEST_ID: number})
                     return await events.send(
                         lambda on_text: self._transcribe(replace(upload, on_text=on_text), deadline)
                     )
@@ -159,7 +170,7 @@ class OpenAIApi:
         try:
             with _as_refusals():
                 async with asyncio.timeout_at(deadline):
-                    return await task
+                    return _logged(await task)
         except asyncio.CancelledError:
             ours = asyncio.current_task()
             if self._stopped and ours is not None and not ours.cancelling():
@@ -167,6 +178,18 @@ class OpenAIApi:
             raise
         finally:
             self._tasks.discard(task)
+
+
+def _logged(transcript: Transcript) -> Transcript:
+    log.info(
+        "transcribed on demand",
+        audio_seconds=round(transcript.audio_seconds, 2),
+        seconds=round(transcript.duration_seconds, 2),
+        language=transcript.language,
+        segments=len(transcript.segments),
+        provider=transcript.provider,
+    )
+    return transcript
 
 
 @contextmanager

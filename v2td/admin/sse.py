@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -21,11 +21,11 @@ Transcribe = Callable[[Callable[[str], None]], Coroutine[Any, Any, Transcript]]
 class Events:
     """One stream of events; every write has `write_seconds`, for a client that does not read holds a place."""
 
-    def __init__(self, request: web.Request, write_seconds: float) -> None:
+    def __init__(self, request: web.Request, write_seconds: float, headers: Mapping[str, str]) -> None:
         self._request = request
         self._write_seconds = write_seconds
         self._said = ""
-        self._response = web.StreamResponse()
+        self._response = web.StreamResponse(headers=headers)
         self._response.content_type = "text/event-stream"
         self._response.charset = "utf-8"
         self._response.headers["X-Accel-Buffering"] = "no"  # nginx would keep them until there is a bufferful
