@@ -103,8 +103,9 @@ async def bucket(services: Services, prefix: str) -> AsyncIterator[str]:
         await s3.create_bucket(Bucket=name)
         yield name
         async for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
-            for item in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-                await s3.delete_object(Bucket=name, Key=item["Key"], VersionId=item["VersionId"])
+            listed = (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+            if objects := [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in listed]:
+                await s3.delete_objects(Bucket=name, Delete={"Objects": objects})
         await s3.delete_bucket(Bucket=name)
 
 

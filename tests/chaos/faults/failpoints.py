@@ -6,12 +6,13 @@ import asyncio
 import itertools
 import signal
 from contextlib import AsyncExitStack
-from typing import Literal
+from typing import Any, Literal
 
 from tests.chaos.daemons import Daemon
 from tests.chaos.fault import Fault, Result, Size
 from tests.chaos.faults.kill import IN_CHILDREN, visit_that_counts
 from tests.chaos.joiner import joining
+from tests.chaos.telling import telling
 from tests.chaos.world import World
 from v2td import failpoints
 
@@ -40,17 +41,24 @@ async def hanging(world: World, size: Size) -> Result:
 
 
 async def _each(world: World, places: tuple[str, ...], action: Action, rounds: int) -> Result:
+    async with telling(world) as told:
+        return await told.judge(await _rounds(world, places, action, rounds, told.settings))
+
+
+async def _rounds(
+    world: World, places: tuple[str, ...], action: Action, rounds: int, settings: dict[str, Any]
+) -> Result:
     problems: list[str] = []
     for place in itertools.chain.from_iterable(itertools.repeat(places, rounds)):
-        problem = await _at(world, place, action)
+        problem = await _at(world, place, action, settings)
         if problem:
             problems.append(f"{action} at {place}: {problem}")
-    await world.daemons.start(member="chaos")
+    await world.daemons.start(member="chaos", **settings)
     await world.until_all_done(ALL_DONE_SECONDS)
     return await world.result(rounds * len(places), problems=problems)
 
 
-async def _at(world: World, place: str, action: Action) -> str | None:
+async def _at(world: World, place: str, action: Action, settings: dict[str, Any]) -> str | None:
     """Let a daemon come to the place, and end it; returns what was wrong."""
     await world.producer.send(10)
     await world.producer.send(1, LONG_PATH)
@@ -62,6 +70,7 @@ async def _at(world: World, place: str, action: Action) -> str | None:
         wait=False,
         pipeline__drain_seconds=DRAIN_SECONDS,
         pipeline__stop_seconds=STOP_SECONDS,
+        **settings,
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(world.producer.stream(PER_SECOND))

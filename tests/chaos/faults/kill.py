@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from tests.chaos.daemons import Daemon
 from tests.chaos.fault import Fault, Result, Size, within
 from tests.chaos.joiner import joining
+from tests.chaos.telling import telling
 from tests.chaos.world import World
 from v2td import failpoints
 
@@ -68,6 +70,11 @@ async def kill(world: World, size: Size) -> Result:
     """Kill the daemon again and again while work comes in; one that is left alone does the rest."""
     random = Random(SEED)
     count = size.kill_cycles or size.pick(60, 1000)
+    async with telling(world) as told:
+        return await told.judge(await _kill(world, size, count, random, told.settings))
+
+
+async def _kill(world: World, size: Size, count: int, random: Random, settings: dict[str, Any]) -> Result:
     recoveries: list[float] = []
     problems: list[str] = []
     for number, cycle in enumerate(_cycles(count, size.pick(*DYNAMIC), random), start=1):
@@ -75,7 +82,8 @@ async def kill(world: World, size: Size) -> Result:
         if len(world.producer.acknowledged) - done < MOST_WAITING:
             await _produce(world)
         began = time.monotonic()
-        daemon = await world.daemons.start(failpoints=cycle.armed, member="chaos" if cycle.static else None, wait=False)
+        member = "chaos" if cycle.static else None
+        daemon = await world.daemons.start(failpoints=cycle.armed, member=member, wait=False, **settings)
         progress = asyncio.create_task(world.until_progress(done, RECOVER_SECONDS, since=began))
         if not await _dies(world, daemon, cycle):
             problems.append(f"cycle {number}: {cycle.place} was not reached")
@@ -86,7 +94,7 @@ async def kill(world: World, size: Size) -> Result:
             world.say(f"{number} of {count} cycles, {await world.done()} outcomes")
     done, began = await world.done(), time.monotonic()
     if done < len(world.producer.acknowledged):
-        await world.daemons.start(member="chaos", wait=False)
+        await world.daemons.start(member="chaos", wait=False, **settings)
         recoveries.append(await world.until_progress(done, RECOVER_SECONDS + 5, since=began))
     left = len(world.producer.acknowledged) - done
     await world.until_all_done(ALL_DONE_SECONDS + left / WORKED_OFF_PER_SECOND)
