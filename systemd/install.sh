@@ -156,6 +156,8 @@ fi
 rm -rf "$destdir$prefix/doc"
 install -d -m 0755 "$destdir$prefix/doc"
 install -m 0644 "$source"/docs/*.md "$destdir$prefix/doc"
+install -d -m 0755 "$destdir$prefix/doc/deploy"
+install -m 0644 "$source"/docs/deploy/* "$destdir$prefix/doc/deploy"
 for unit in v2td.service v2td@.service v2td.slice; do
   place "$unit" "$units"
 done

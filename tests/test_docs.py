@@ -105,7 +105,7 @@ def test_metrics_named_in_passing_exist(document: Path) -> None:
 
 
 def test_the_config_in_the_readme_is_valid(tmp_path: Path) -> None:
-    (example,) = fenced(README, "toml")
+    example, *_ = fenced(README, "toml")
     file = tmp_path / "my.toml"
     file.write_text(example)
     file.chmod(0o600)
@@ -113,6 +113,14 @@ def test_the_config_in_the_readme_is_valid(tmp_path: Path) -> None:
     assert settings.s3.secret_key is not None
     assert settings.s3.secret_key.get_secret_value() == "secret"
     assert set(tomllib.loads(example)) <= set(sections())
+
+
+@pytest.mark.parametrize("document", [README, ROOT / "docs/storage.md"], ids=lambda path: str(path.name))
+def test_all_configs_are_valid(document: Path) -> None:
+    examples = fenced(document, "toml")
+    assert len(examples) >= 2
+    for example in examples:
+        Settings.model_validate(tomllib.loads(example))
 
 
 def test_the_job_in_the_readme_is_one() -> None:
