@@ -37,6 +37,15 @@ from v2td.config.definitions import DEFINITIONS, sections
         ({"engine.window_seconds_factor": "60"}, {"pipeline.attempt_seconds": "(1860: engine.window_seconds_base"}),
         ({"speech.deadline_seconds": "1801"}, {"speech.deadline_seconds": "at most pipeline.attempt_seconds"}),
         ({"fetch.total_seconds": "1801"}, {"fetch.total_seconds": "at most pipeline.attempt_seconds"}),
+        ({"api.openai": "true"}, {"api.openai": "admin.token set"}),
+        (
+            {"api.openai": "true", "admin.token": "x" * 16, "admin.enabled": "false"},
+            {"api.openai": "false while admin.enabled is false"},
+        ),
+        (
+            {"api.openai": "true", "admin.token": "x" * 16, "api.concurrency": "100"},
+            {"admin.max_connections": "more than api.concurrency (100)"},
+        ),
     ],
 )
 def test_contradictions(flags: dict[str, str], told: dict[str, str]) -> None:

@@ -169,3 +169,14 @@ class Settings(Section):
         if unknown := sorted({*self.routing.named} - self.providers.targets):
             known = ", ".join(sorted(self.providers.targets))
             yield "routing.rules", f"rules, default and fallback that name {known}: {unknown[0]} is not configured"
+        if self.api.openai:
+            yield from self._api_contradictions()
+
+    def _api_contradictions(self) -> Iterator[tuple[str, str]]:
+        """The API is served by the admin endpoint, with its token, and leaves connections to others."""
+        if not self.admin.enabled:
+            yield "api.openai", "false while admin.enabled is false"
+        if self.admin.token is None:
+            yield "api.openai", "false, or admin.token set (openssl rand -hex 32)"
+        if self.admin.max_connections <= self.api.concurrency:
+            yield "admin.max_connections", f"more than api.concurrency ({self.api.concurrency})"
