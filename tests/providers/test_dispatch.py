@@ -16,6 +16,8 @@ from v2td.config import Settings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ProviderFailedError, ProviderRefusedError
 from v2td.jobs import Heard, Options
 from v2td.providers import Capabilities, Decision, Facts, Needs, Provider, Providers
+from v2td.providers.member import Member
+from v2td.providers.windows import Rewound
 
 FACTS = Facts(1000, None, "en", 5, "v2td-jobs")
 Build = Callable[..., Providers]
@@ -320,6 +322,25 @@ async def test_so_does_a_job_that_was_given_up(build: Build) -> None:
                 await providers.transcribe(decided(providers, provider="slow"), Source(1, seconds=1).recording())
     assert providers.status()[1]["open_seconds"] is not None
     assert providers.status()[1]["in_flight"] == 0
+
+
+async def test_and_one_whose_attempt_is_over() -> None:
+    """That comes long before a long recording is slow."""
+    settings = Settings.model_validate({"providers": BREAKER})
+    short = settings.pipeline.model_copy(update={"attempt_seconds": 0.05})  # which no configuration may have
+    member = Member(Scripted("hangs", seconds=60, concurrency=1), settings.model_copy(update={"pipeline": short}))
+    for _ in range(2):
+        async with Rewound(Source(1, seconds=0.01).recording()) as rewound:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await member.transcribe(rewound, last=True)
+    assert member.open_seconds is not None
+    patient = Member(Scripted("hangs", seconds=60, concurrency=1), settings)
+    async with Rewound(Source(1).recording()) as rewound:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await patient.transcribe(rewound, last=True)
+    assert patient.open_seconds is None
 
 
 async def test_who_is_not_well_is_asked_last(build: Build) -> None:

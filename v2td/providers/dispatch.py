@@ -45,12 +45,10 @@ class Providers:
     def __init__(self, settings: Settings, local: Provider) -> None:
         self._routing = settings.routing
         self._settings = settings.providers
-        self._members = [Member(local, settings.providers)]
+        self._members = [Member(local, settings)]
         for table, provider in registry.make(settings.providers):
             concurrency = table.concurrency
-            member = Member(
-                provider, settings.providers, group=table.group, weight=table.weight, concurrency=concurrency
-            )
+            member = Member(provider, settings, group=table.group, weight=table.weight, concurrency=concurrency)
             self._members.append(member)
         self._targets: dict[str, list[Member]] = {}
         for each in self._members:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from v2td import metrics
 from v2td.breaker import CircuitBreaker
-from v2td.config import LOCAL, ProvidersSettings
+from v2td.config import LOCAL, Settings
 from v2td.errors import JobError, ProviderFailedError, ProviderRefusedError, ServiceError, first_of
 from v2td.jobs import Heard
 from v2td.logs import get_logger
@@ -19,6 +19,7 @@ from v2td.providers.windows import Rewound
 
 log = get_logger(__name__)
 
+ALMOST = 0.95
 HEALTH_SECONDS = 10.0  # longest wait for an answer to whether it is well
 
 
@@ -31,7 +32,7 @@ class Member:
     def __init__(
         self,
         provider: Provider,
-        settings: ProvidersSettings,
+        settings: Settings,
         *,
         group: str | None = None,
         weight: int = 1,
@@ -47,10 +48,10 @@ class Member:
         self._queues = self.places.size == 0  # jobs wait in a queue of its own
         self._settings = settings
         self._breaker = CircuitBreaker(
-            ratio=settings.breaker_ratio,
-            seconds=settings.breaker_seconds,
-            jobs=settings.breaker_jobs,
-            pause_seconds=settings.breaker_pause_seconds,
+            ratio=settings.providers.breaker_ratio,
+            seconds=settings.providers.breaker_seconds,
+            jobs=settings.providers.breaker_jobs,
+            pause_seconds=settings.providers.breaker_pause_seconds,
         )
         self.note_health(None)
         self.open_seconds  # noqa: B018 (its gauge is there from the start)
@@ -68,7 +69,7 @@ class Member:
     @property
     def retry_after(self) -> float:
         """Seconds after which it may be asked again, if it is left alone now."""
-        return self.open_seconds or self._settings.breaker_pause_seconds
+        return self.open_seconds or self._settings.providers.breaker_pause_seconds
 
     def admit(self) -> bool:
         """Whether it may be asked now; of those that ask when it was left alone, only a few."""
@@ -84,7 +85,7 @@ class Member:
             self._note("failed" if failed else "refused", began, failed=failed or self._slow(began, rewound))
             raise
         except asyncio.CancelledError:
-            if self._slow(began, rewound):  # nobody wanted to wait for it any longer
+            if self._slow(began, rewound, given_up=True):  # nobody wanted to wait for it any longer
                 self._learn(began, failed=True)
             raise
         self._note("ok", began, failed=self._slow(began, rewound))
@@ -126,12 +127,14 @@ class Member:
             log.error("a provider broke", provider=self.name, error=type(found).__name__, at=_place(found))
             raise ProviderFailedError(f"unexpected {type(found).__name__}") from error
 
-    def _slow(self, began: float, rewound: Rewound) -> bool:
+    def _slow(self, began: float, rewound: Rewound, *, given_up: bool = False) -> bool:
         """Whether it takes too long; of one with a queue of its own nobody can tell."""
         if self._queues:
             return False
-        settings = self._settings
+        settings = self._settings.providers
         longest = max(settings.slow_seconds, settings.slow_factor * rewound.seconds)
+        if given_up:  # probably for the attempt's deadline
+            longest = min(longest, ALMOST * max(self._settings.pipeline.attempt_seconds, 2 * rewound.seconds))
         return time.monotonic() - began > longest
 
     def _note(self, result: str, began: float, *, failed: bool) -> None:
