@@ -1,7 +1,8 @@
 """Large objects of an object store, read in parts, several at once.
 
-Parts come in any order, and SHA-256 wants the bytes in theirs: a thread follows and reads from the file what is
-complete from its start on, which a moment after it was written lies in the page cache.
+Parts come in any order, and SHA-256 wants the bytes in theirs. What comes next in order is hashed as it comes, so an
+object of one part costs what it costs in one stream; the rest a thread reads from the file once all before it is there,
+from the page cache, where it lies a moment after it was written.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class _Parts:
     part_bytes: int
     received: list[int] = field(init=False)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
+    thread_digests: bool = False
 
     def __post_init__(self) -> None:
         self.received = [0] * -(-self.size_bytes // self.part_bytes)
@@ -161,7 +163,8 @@ class RangedTransfer(Transfer):
             position = start + parts.received[number]
             if position + len(chunk) > end:
                 raise _ChangedError("the server sent more bytes than it said")
-            incoming.write_at(chunk, position)
+            in_order = position == incoming.digested_bytes and not parts.thread_digests
+            incoming.write_at(chunk, position, digest=in_order)
             parts.received[number] += len(chunk)
             parts.grown.set()
         if start + parts.received[number] < end:
@@ -170,14 +173,15 @@ class RangedTransfer(Transfer):
 
 async def _digest(parts: _Parts, incoming: Incoming) -> None:
     """Follow the parts until all is hashed. A cancellation leaves the thread to finish what it has."""
-    done = 0
-    while done < parts.size_bytes:
+    while incoming.digested_bytes < parts.size_bytes:
         await parts.grown.wait()
         parts.grown.clear()
         complete = parts.complete_bytes()
-        if complete - done >= DIGEST_BYTES or complete == parts.size_bytes:
+        behind = complete - incoming.digested_bytes
+        if behind >= DIGEST_BYTES or (behind and complete == parts.size_bytes):
+            parts.thread_digests = True
             await asyncio.to_thread(incoming.digest_up_to, complete)
-            done = complete
+            parts.thread_digests = False
 
 
 def _content_range(response: aiohttp.ClientResponse) -> tuple[int, int, int] | None:

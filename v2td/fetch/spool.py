@@ -33,7 +33,7 @@ class Incoming:
         self.size_bytes = 0
         self._file = file
         self._digest = hashlib.sha256()
-        self._digested_bytes = 0
+        self.digested_bytes = 0
 
     def write(self, chunk: bytes) -> None:
         """Append; raises NoRoomError when the disk does not take it for now, ServiceError when it is broken."""
@@ -44,10 +44,10 @@ class Incoming:
         self._digest.update(chunk)
         self.size_bytes += len(chunk)
 
-    def write_at(self, chunk: bytes, position: int) -> None:
+    def write_at(self, chunk: bytes, position: int, *, digest: bool) -> None:
         """Write where a chunk belongs, for parts that come in any order; raises like `write`.
 
-        Nothing is hashed: `digest_up_to` is for the caller to call as the file becomes complete.
+        With `digest` it is hashed, too: only what begins at `digested_bytes`, and while no thread is in `digest_up_to`.
         """
         with _disk_errors(self.path.parent, self.size_bytes):
             rest = memoryview(chunk)
@@ -55,25 +55,28 @@ class Incoming:
                 written = os.pwrite(self._file.fileno(), rest, position)
                 rest, position = rest[written:], position + written
         self.size_bytes += len(chunk)
+        if digest:
+            self._digest.update(chunk)
+            self.digested_bytes += len(chunk)
 
     def digest_up_to(self, end: int) -> None:
-        """Hash what was written behind what is hashed; for a thread, one at a time.
+        """Hash what was written behind `digested_bytes`; for a thread, one at a time.
 
         It opens the file for itself, because a thread cannot be cancelled and may outlive ours.
         """
         buffer = memoryview(bytearray(_BUFFER_BYTES))
         with _disk_errors(self.path.parent), self.path.open("rb", buffering=0) as file:
-            file.seek(self._digested_bytes)
-            while self._digested_bytes < end:
-                count = file.readinto(buffer[: end - self._digested_bytes]) or 0
+            file.seek(self.digested_bytes)
+            while self.digested_bytes < end:
+                count = file.readinto(buffer[: end - self.digested_bytes]) or 0
                 if count == 0:
                     raise OSError(errno.EIO, "the file is shorter than what was written to it")
                 self._digest.update(buffer[:count])
-                self._digested_bytes += count
+                self.digested_bytes += count
 
     @property
     def sha256(self) -> str:
-        """Hex digest of what was written so far, of `write_at` of what `digest_up_to` has seen."""
+        """Hex digest of what was written so far; of what came by `write_at`, the first `digested_bytes`."""
         return self._digest.hexdigest()
 
 
