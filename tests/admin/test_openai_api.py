@@ -113,6 +113,12 @@ async def test_what_is_asked_for_reaches_the_engine(client: openai.AsyncOpenAI, 
     )
 
 
+async def test_an_empty_model_leaves_it_to_the_rules(client: openai.AsyncOpenAI, speaker: Speaking) -> None:
+    answer = await client.audio.transcriptions.create(model="", file=SHORT.path)
+    assert answer.text == SHORT.text
+    assert speaker.asked[0].model is None
+
+
 async def test_silence_is_no_error(client: openai.AsyncOpenAI, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "silence.wav"), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
