@@ -128,6 +128,18 @@ def test_one_message_cannot_become_any_number_of_rows() -> None:
     assert "1001 entries, more than the 1000 allowed" in read_failure({"Records": [{}] * 1001}).reason
 
 
+def test_the_version_that_was_put_is_the_one_to_transcribe() -> None:
+    entry = aws_entry("a.wav")
+    entry["s3"]["object"]["versionId"] = "bf6e3f30-49da-4c0a-b21d-e8ac4ef3f7ee"
+    assert read_job({"Records": [entry]}).version_id == "bf6e3f30-49da-4c0a-b21d-e8ac4ef3f7ee"
+    for nothing in ("", None):
+        entry["s3"]["object"]["versionId"] = nothing
+        assert read_job({"Records": [entry]}).version_id is None
+    entry["s3"]["object"]["versionId"] = 5
+    failure = read_failure({"Records": [entry]})
+    assert (failure.error_class, failure.audio_url) == (ErrorClass.BAD_MESSAGE, "s3://recordings/a.wav")
+
+
 def test_files_of_transcripts_are_no_jobs_where_the_server_tells_whose_they_are() -> None:
     ours, theirs, odd = (aws_entry(f"{number}.wav") for number in range(3))
     ours["s3"]["object"]["userMetadata"] = {"X-Amz-Meta-V2td-Id": "1", "content-type": "application/json"}

@@ -49,11 +49,13 @@ def job_fields(entry: Any) -> dict[str, Any]:
     s3 = _member(entry, "s3")
     bucket = _member(_member(s3, "bucket"), "name")
     key = _member(_member(s3, "object"), "key")
+    version = _member(_member(s3, "object"), "versionId")  # of a bucket that keeps versions
     if not isinstance(bucket, str) or not bucket or "/" in bucket:
         raise _bad("s3.bucket.name: missing or not a bucket's name")
     if not isinstance(key, str) or not key:
         raise _bad("s3.object.key: missing or not a string")
-    return {"audio_url": f"s3://{bucket}/{_form_decoded(key)}"}
+    fields = {"audio_url": f"s3://{bucket}/{_form_decoded(key)}"}
+    return fields | {"version_id": version} if version else fields
 
 
 def _tells_of_new_object(entry: Any) -> bool:
