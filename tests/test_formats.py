@@ -141,5 +141,11 @@ def test_who_spoke_where_the_channels_were_split(name: str, expected: str) -> No
     assert FORMATS[name](CALL) == expected
 
 
+@pytest.mark.parametrize("document", [DOCUMENT, EMPTY, CALL])
+def test_json_is_what_one_call_would_have_written(document: Document) -> None:
+    written = FORMATS["json"](document)
+    assert written == json.dumps(json.loads(written), ensure_ascii=False) + "\n"
+
+
 def test_json_says_who_spoke() -> None:
     assert [each["channel"] for each in json.loads(FORMATS["json"](CALL))["segments"]] == [0, 1]

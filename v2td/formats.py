@@ -34,9 +34,10 @@ def _json(document: Document) -> str:
         "language": document.language,
         "duration": document.duration_seconds,
         "model": document.model,
-        "segments": [_segment(index, segment) for index, segment in enumerate(document.segments)],
     }
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+    # Piece by piece: a day of speech in one call would keep all other threads waiting for most of a second.
+    segments = ", ".join(_dumped(_segment(index, segment)) for index, segment in enumerate(document.segments))
+    return f'{_dumped(content)[:-1]}, "segments": [{segments}]}}\n'
 
 
 def _srt(document: Document) -> str:
@@ -67,6 +68,10 @@ def _tsv(document: Document) -> str:
 FORMATS: Mapping[str, Callable[[Document], str]] = MappingProxyType(
     {"txt": _txt, "json": _json, "srt": _srt, "vtt": _vtt, "tsv": _tsv}
 )
+
+
+def _dumped(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
 def _line(segment: Segment) -> str:
