@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from operator import and_
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def contradictions(rules: Sequence[RuleSettings]) -> Iterator[tuple[str, str]]:
     place = {id(rule): f"rules[{index}]" for index, rule in enumerate(rules)}
     for index, rule in enumerate(ordered):
         if _left(boxes[index], boxes[:index]) is None:
-            takers = " and ".join(ordered[each].name for each in _needed(index, boxes))
+            takers = " and ".join(ordered[each].name for each in _needed(boxes[index], boxes[:index]))
             cure = f"give {rule.name} a higher priority, or remove it"
             yield place[id(rule)], f"a rule that can decide: all that {rule.name} fits is taken by {takers}; {cure}"
     for (first, one), (second, other) in combinations(enumerate(ordered), 2):
@@ -63,20 +64,35 @@ def contradictions(rules: Sequence[RuleSettings]) -> Iterator[tuple[str, str]]:
 
 def _left(box: Box, others: Sequence[Box]) -> Box | None:
     """Return a part of `box` that is in none of the others; None when they cover it."""
-    parts = [(box, 0)]
+    return _covering(box, others)[0]
+
+
+def _covering(box: Box, others: Sequence[Box]) -> tuple[Box | None, set[int]]:
+    """Return a part of `box` that is in none of the others, if there is one; and which of them were taken away."""
+    parts = [(box, list(range(len(others))))]
+    used: set[int] = set()
     steps = 0
     while parts:
-        part, start = parts.pop()
-        for index in range(start, len(others)):
-            steps += 1
-            if steps > MOST_STEPS:
-                return part
-            if _both(part, others[index]) is not None:
-                parts.extend((piece, index + 1) for piece in _without(part, others[index]))
-                break
-        else:
-            return part
-    return None
+        part, candidates = parts.pop()
+        steps += len(candidates)
+        near = [(_sticks_out(part, others[each]), each) for each in candidates if _meet(part, others[each])]
+        if not near or steps > MOST_STEPS:
+            return part, used
+        outside, nearest = min(near)
+        used.add(nearest)
+        if outside > 0:
+            rest = [each for _, each in near if each != nearest]
+            parts.extend((piece, rest) for piece in _without(part, others[nearest]))
+    return None, used
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return all(map(and_, one, other))
+
+
+def _sticks_out(box: Box, other: Box) -> int:
+    """Return on how many axes a box has cells that the other has not; 0: the other contains it."""
+    return sum(cells & ~others != 0 for cells, others in zip(box, other, strict=True))
 
 
 def _both(one: Box, other: Box) -> Box | None:
@@ -92,12 +108,12 @@ def _without(box: Box, other: Box) -> Iterator[Box]:
         box = (*box[:axis], cells & others, *box[axis + 1 :])
 
 
-def _needed(index: int, boxes: Sequence[Box]) -> list[int]:
-    """Return which of the boxes before it cover a box; without any of them they do not."""
-    needed = [each for each in range(index) if _both(boxes[index], boxes[each]) is not None]
+def _needed(box: Box, others: Sequence[Box]) -> list[int]:
+    """Return which of those that cover a box it takes: without any of them they do not."""
+    needed = sorted(_covering(box, others)[1])
     for each in reversed(tuple(needed)):
         fewer = [other for other in needed if other != each]
-        if _left(boxes[index], [boxes[other] for other in fewer]) is None:
+        if _left(box, [others[other] for other in fewer]) is None:
             needed = fewer
     return needed
 
