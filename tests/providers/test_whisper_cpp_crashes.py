@@ -20,7 +20,9 @@ from v2td.config import WhisperCppSettings
 from v2td.errors import ErrorClass, JobError, ProviderFailedError, ServiceError
 from v2td.jobs import Heard, Options
 from v2td.providers import Recording
+from v2td.providers import whisper_cpp_worker as worker
 from v2td.providers.whisper_cpp import WhisperCppChild
+from v2td.providers.whisper_cpp_worker import WindowRequest, WindowSound
 
 pytestmark = pytest.mark.slow  # starts processes that load models
 
@@ -130,18 +132,42 @@ async def test_a_stopped_process_is_replaced(provider: WhisperCppChild, tmp_path
     assert told.deaths == 0
 
 
-async def test_cancellation_ends_the_window_and_the_next_job_gets_a_fresh_process(
-    provider: WhisperCppChild, tmp_path: Path
-) -> None:
-    async with decoding(tmp_path, EN.path, ENGLISH) as recording:
-        frozen = psutil.Process(freeze(provider))
-        async with under_way(provider, recording) as job:
+async def test_cancellation_stops_the_window_and_its_process_hears_the_next(tmp_path: Path) -> None:
+    async with WhisperCppChild(WhisperCppSettings(name="cpp", model=ggml_file("base"), threads=1)) as provider:
+        before = provider.pid
+        async with (
+            decoding(tmp_path, bundled("en-long.ogg").path, ENGLISH, told := Told()) as recording,
+            under_way(provider, recording) as job,
+        ):
             job.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await job
-    await until(lambda: not lives(frozen))
-    async with decoding(tmp_path, VI.path, Options(language="vi")) as recording:
-        assert text_of(await provider.transcribe(recording)) == VI.text
+        async with decoding(tmp_path, VI.path, Options(language="vi")) as recording:
+            assert text_of(await provider.transcribe(recording)) == VI.text
+        assert provider.pid == before
+        assert told.done == []
+
+
+async def test_a_window_is_stopped_by_a_signal_and_one_that_was_not_meant_is_heard_again(
+    provider: WhisperCppChild, tmp_path: Path
+) -> None:
+    async with decoding(tmp_path, bundled("en-long.ogg").path, ENGLISH) as recording:
+        window = await anext(recording.windows)
+        sound = WindowSound(recording.pcm, 1, window)
+        request = WindowRequest(sound, "transcribe", "en", 8, "", word_timestamps=False)
+        call = asyncio.create_task(provider._child.call(worker.hear, request, deadline_seconds=60))
+        await asyncio.sleep(0.2)
+        while not call.done():
+            os.kill(provider.pid or 0, signal.SIGUSR1)
+            await asyncio.sleep(0.01)
+        with pytest.raises(InterruptedError):
+            await call
+    async with (
+        decoding(tmp_path, bundled("en-04.ogg").path, ENGLISH) as recording,
+        under_way(provider, recording) as job,
+    ):
+        os.kill(provider.pid or 0, signal.SIGUSR1)
+        assert text_of(await job) == bundled("en-04.ogg").text
 
 
 async def test_urgent_jobs_get_the_next_window(provider: WhisperCppChild, tmp_path: Path) -> None:

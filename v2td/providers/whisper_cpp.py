@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self, TypeVar
@@ -95,7 +96,7 @@ class WhisperCppChild:
         await self._child.close()
 
     async def transcribe(self, recording: Recording) -> Heard:
-        """Return what is said. Cancellation ends the process, and with it the window; the next job starts another."""
+        """Return what is said. Cancellation stops the window under way at its next step, before another one begins."""
         assert self._file is not None, "it is open"
         listening = Listening(
             recording,
@@ -131,6 +132,8 @@ class WhisperCppChild:
                     answer = await self._ask(function, *args)
                     recording.on_progress()
                     return answer
+            except InterruptedError:
+                continue  # it was meant for the window before, of a job that left
             except ChildDied as death:
                 index = sound.window.index
                 log.warning("whisper.cpp ended", provider=self.name, reason=death.reason, window=index)
@@ -147,7 +150,9 @@ class WhisperCppChild:
         try:
             return await self._child.call(function, *args, deadline_seconds=self._settings.window_seconds)
         except asyncio.CancelledError:
-            self._child.kill()  # it would go on with the window, whose PCM goes now
+            if self._child.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._child.pid, signal.SIGUSR1)
             raise
         except ChildDied:
             self._child.kill()  # it may not be quite dead, and look alive

@@ -1,4 +1,4 @@
-"""whisper.cpp's own HTTP server: windows go up as WAV, one at a time, for it hears one at a time."""
+"""whisper.cpp's own HTTP server: windows go up as WAV, as many at once as it may have jobs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class WhisperCppServer:
         self.concurrency = settings.concurrency or 1
         self._url = settings.server_url.rstrip("/")
         self._settings = settings
-        self._turn = PriorityLimit(1)
+        self._turn = PriorityLimit(self.concurrency)
         self._multilingual: bool | None = None  # as long as nobody has asked
         self._session: aiohttp.ClientSession | None = None
 

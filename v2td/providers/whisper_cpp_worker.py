@@ -7,6 +7,8 @@ options of one call for the next.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -112,7 +114,10 @@ class _Model:
         params.print_progress = False
         if request.prompt:
             params.initial_prompt = request.prompt[-PROMPT_CHARACTERS:]
+        pw.assign_abort_callback(params, _asked_to_stop.is_set)  # between two steps, where Python runs signal handlers
         if pw.whisper_full(self._context, params, sound, len(sound)) != 0:
+            if _asked_to_stop.is_set():
+                raise InterruptedError("the window was stopped")
             raise self._error()
         count = pw.whisper_full_n_segments(self._context)
         segments = [self._segment(index, request) for index in range(count)]
@@ -170,12 +175,14 @@ class _Model:
 
 
 _model: _Model | None = None
+_asked_to_stop = threading.Event()
 
 
 def setup(path: Path, cpus: tuple[int, ...], threads: int) -> None:
     """Load the model, which lives as long as the process, and let it hear silence: a bad one fails here."""
     global _model  # noqa: PLW0603 (process lifetime = model lifetime)
     failpoints.arm_child()
+    signal.signal(signal.SIGUSR1, lambda *_: _asked_to_stop.set())
     # OpenMP reads them when it is loaded. One place, among whose CPUs the kernel moves the threads: see the engine's.
     os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_PROC_BIND": "close"}
     os.environ["OMP_PLACES"] = f"{{{','.join(map(str, cpus))}}}"
@@ -193,8 +200,12 @@ def detect(sound: WindowSound, among: tuple[str, ...]) -> tuple[tuple[str, float
 
 
 def hear(request: WindowRequest) -> WindowText:
-    """Return what is said in a window. FileNotFoundError when its PCM is gone."""
+    """Return what is said in a window. FileNotFoundError when its PCM is gone.
+
+    InterruptedError after SIGUSR1, as soon as the step under way is done: encoding is one.
+    """
     assert _model is not None, "setup() runs first"
+    _asked_to_stop.clear()  # whoever was meant is gone
     failpoints.reach_blocking("slot.batch")
     return WindowText(_model.hear(read_window(request.sound), request), request.language)
 
