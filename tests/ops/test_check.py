@@ -61,6 +61,20 @@ def test_offline_asks_no_service() -> None:
     assert list(checkers(settings(), offline=False)) == ["spool", "decoder jail", "kafka", "postgres", "model"]
 
 
+async def test_bucket_of_transcripts(services: Services, bucket: str) -> None:
+    keys = {"access_key": services.s3_access_key, "secret_key": services.s3_secret_key}
+    s3 = {"endpoint_url": services.s3_endpoint, **keys}
+    name = "bucket of transcripts"
+    assert name not in checkers(settings(s3=s3), offline=False)
+    good = await only(name, settings(s3=s3, output={"bucket": bucket, "formats": ["srt"]}))
+    assert (good[name].ok, good[name].detail, good[name].hint) == (True, f"{bucket} is there", "")
+    bad = await only(name, settings(s3=s3, output={"bucket": "v2t-not-made", "formats": ["srt"]}))
+    assert (bad[name].ok, bad[name].detail) == (False, "v2t-not-made is missing")
+    assert "v2td storage apply" in bad[name].hint
+    away = await only(name, settings(s3=s3 | {"secret_key": SECRET}, output={"bucket": bucket, "formats": ["srt"]}))
+    assert not away[name].ok
+
+
 async def test_lag(kafka: dict[str, Any], services: Services) -> None:
     partition = TopicPartition(kafka["topics"][0], 1)
     async with AIOKafkaProducer(bootstrap_servers=services.kafka_bootstrap) as producer:

@@ -23,6 +23,7 @@ from v2td.errors import ConfigError, JobError, ServiceError, first_of
 from v2td.fetch import Downloader, ObjectStore
 from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Options
+from v2td.ops import storage
 from v2td.ops.transcribe import Transcriber
 from v2td.providers import registry
 from v2td.results import check_redis
@@ -55,6 +56,8 @@ def checkers(settings: Settings, *, offline: bool) -> dict[str, Checker]:
             chosen["postgres replica"] = _replica
         if _s3_configured(settings.s3):
             chosen["s3"] = _s3
+        if settings.output.formats:
+            chosen["bucket of transcripts"] = _output
         if settings.cache.results and settings.cache.redis_url is not None:
             chosen["redis"] = _redis
         if settings.providers.all:
@@ -245,6 +248,13 @@ async def _providers(settings: Settings) -> list[Check]:
             told = trouble or f"is well; model {provider.model or 'of its own choice'}"
             found.append(Check(name, trouble is None, told))
     return found
+
+
+async def _output(settings: Settings) -> list[Check]:
+    """Say whether the bucket that files go to is there; rules of its lifecycle are nothing to fail for."""
+    bucket = (await storage.show(settings))[0]
+    hint = "" if bucket.as_wanted else bucket.trouble or "`v2td storage apply` makes it"
+    return [Check("bucket of transcripts", bucket.as_wanted, f"{bucket.bucket} {bucket.found}", hint)]
 
 
 def _s3_configured(settings: S3Settings) -> bool:
