@@ -276,6 +276,25 @@ async def test_each_bucket_at_its_store(
     assert await downloader.store.client("calls-1") is not await downloader.store.client(bucket)
 
 
+async def test_a_store_without_keys_has_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual chain: the environment, then files, then the cloud's own services."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-secret")
+    store = {"name": "archive", "buckets": ["archive"], "endpoint_url": "http://127.0.0.1:1"}
+    async with ObjectStore(S3Settings.model_validate({"stores": [store], **KEYS})) as objects:
+        signed = {bucket: str(await objects.presign(S3Source(bucket, "a.wav"))) for bucket in ("archive", "calls")}
+    assert "X-Amz-Credential=from-the-environment%2F" in signed["archive"]
+    assert "X-Amz-Credential=key%2F" in signed["calls"]
+
+
+async def test_uploads_are_not_hashed_for_a_signature(serve: Serve, recording: Path) -> None:
+    """Of a part of 64 MiB the loop would stand still for a while."""
+    server = await serve(answer())
+    async with ObjectStore(local(server.url(""))) as store:
+        await store.upload(recording, "bucket", "a.wav")
+    assert "x-amz-content-sha256: unsigned-payload" in server.requests[0].lower()
+
+
 async def test_errors_name_the_store(make_downloader: MakeDownloader, tmp_path: Path) -> None:
     store: dict[str, object] = {"name": "archive", "buckets": ["archive"], **KEYS}
     dead = S3Settings.model_validate({"stores": [store | {"endpoint_url": "http://127.0.0.1:1"}]})
