@@ -115,3 +115,39 @@ async def test_who_waits_at_the_end_is_told(told: Told) -> None:
         assert json.loads(first.removeprefix("data: ")) == {"type": "transcript.text.delta", "delta": "One."}
         assert json.loads(last.removeprefix("data: "))["error"]["message"] == "stopping"
     assert (told.cancelled, told.files) == (2, [])
+
+
+async def test_who_is_still_sending_at_the_end_is_told_too(told: Told) -> None:
+    async with api(Daemon(transcriber=told)) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        writer.write(head(1_000_000) + FILE)
+        await until(lambda: len(told.files) == 1)
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"stopping" in answer
+    assert (told.asked, told.files) == ([], [])
+
+
+async def test_a_comment_keeps_a_quiet_stream_open(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v2td.admin.sse.BEAT_SECONDS", 0.02)
+    async with asking(told) as session:
+        body = FILE + field("stream", "true") + END
+        async with session.post(PATH, data=body, headers=HEADERS) as answer:
+            for _ in range(3):
+                assert await answer.content.readline() == b": still at it\n"
+                assert await answer.content.readline() == b"\n"
+            told.go.set()
+            rest = (await answer.text()).replace(": still at it\n\n", "")
+    assert [json.loads(each.removeprefix("data: "))["type"] for each in rest.split("\n\n") if each] == [
+        "transcript.text.delta",
+        "transcript.text.done",
+    ]
+
+
+async def test_the_official_client_does_not_mind_the_comments(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v2td.admin.sse.BEAT_SECONDS", 0.02)
+    async with api(Daemon(transcriber=told)) as url, client_of(url) as client:
+        stream = await client.audio.transcriptions.create(model="demo", file=b"sound", stream=True)
+        asyncio.get_running_loop().call_later(0.2, told.go.set)
+        assert [event.type async for event in stream] == ["transcript.text.delta", "transcript.text.done"]

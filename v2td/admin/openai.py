@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -47,7 +47,7 @@ class OpenAIApi:
         self._under_way = 0
         self._since = int(time.time())
         self._stopped = False
-        self._tasks: set[asyncio.Task[Transcript]] = set()
+        self._limits: set[asyncio.Timeout] = set()
 
     def routes(self) -> Sequence[Route]:
         """Return all there is."""
@@ -77,10 +77,11 @@ class OpenAIApi:
         )
 
     def stop(self) -> None:
-        """Tell whoever waits for a text that this daemon ends: another one, or this one later, may do it."""
+        """Tell whoever waits that this daemon ends: another one, or this one later, may do it."""
         self._stopped = True
-        for task in self._tasks:
-            task.cancel()
+        for limit in self._limits:
+            with suppress(RuntimeError):  # its time is over just now
+                limit.reschedule(0)
 
     async def _transcriptions(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, "transcribe")
@@ -145,17 +146,15 @@ class OpenAIApi:
 
     async def _answer_in_time(self, request: web.Request, task: Task, number: str) -> web.StreamResponse:
         deadline = asyncio.get_running_loop().time() + self._api.request_seconds
-        with _as_refusals():
-            async with asyncio.timeout_at(deadline) as limit, self._uploads.received(request) as (audio, form):
-                limit.reschedule(None)  # from here on the transcription looks to it
-                model = form.known_model(self._transcriber.models())
-                upload = Upload(audio, form.options(task), model)
-                if form.stream:
-                    events = Events(request, self._admin.request_seconds, {REQUEST_ID: number})
-                    return await events.send(
-                        lambda on_text: self._transcribe(replace(upload, on_text=on_text), deadline)
-                    )
-                transcript = await self._transcribe(upload, deadline)
+        async with AsyncExitStack() as stack:
+            with _as_refusals():
+                async with self._in_time(deadline):
+                    audio, form = await stack.enter_async_context(self._uploads.received(request))
+                upload = Upload(audio, form.options(task), form.known_model(self._transcriber.models()))
+            if form.stream:
+                events = Events(request, self._admin.request_seconds, {REQUEST_ID: number})
+                return await events.send(lambda on_text: self._transcribe(replace(upload, on_text=on_text), deadline))
+            transcript = await self._transcribe(upload, deadline)
         wanted = form.response_format
         return web.Response(
             text=render(transcript, wanted, form.timestamp_granularities),
@@ -165,19 +164,31 @@ class OpenAIApi:
 
     async def _transcribe(self, upload: Upload, deadline: float) -> Transcript:
         """Return what is said; `deadline` is the loop's time. Raises RefusedError only."""
-        task = asyncio.ensure_future(self._transcriber.transcribe(upload))
-        self._tasks.add(task)
+        with _as_refusals():
+            async with self._in_time(deadline):
+                return _logged(await self._transcriber.transcribe(upload))
+
+    @asynccontextmanager
+    async def _in_time(self, deadline: float) -> AsyncIterator[None]:
+        """End the block at the deadline, or when this daemon ends, by a RefusedError."""
+        if self._stopped:
+            raise unavailable("stopping", "failed")
+        limit = asyncio.timeout_at(deadline)
+        self._limits.add(limit)
         try:
-            with _as_refusals():
-                async with asyncio.timeout_at(deadline):
-                    return _logged(await task)
-        except asyncio.CancelledError:
-            ours = asyncio.current_task()
-            if self._stopped and ours is not None and not ours.cancelling():
-                raise unavailable("stopping", "failed") from None
-            raise
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._out_of_time() from None
         finally:
-            self._tasks.discard(task)
+            self._limits.discard(limit)
+
+    def _out_of_time(self) -> RefusedError:
+        if self._stopped:
+            return unavailable("stopping", "failed")
+        return of_job(JobError(ErrorClass.TIMEOUT, "not done within api.request_seconds"))
 
 
 def _logged(transcript: Transcript) -> Transcript:
@@ -199,8 +210,6 @@ def _as_refusals() -> Iterator[None]:
         yield
     except RefusedError:
         raise
-    except TimeoutError:
-        raise of_job(JobError(ErrorClass.TIMEOUT, "not done within api.request_seconds")) from None
     except JobError as error:
         raise of_job(error) from None
     except ServiceError as error:
