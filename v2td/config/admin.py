@@ -38,8 +38,10 @@ class AdminSettings(Section):
         None, description="Certificate chain in PEM, read at start; without it the token crosses the network as it is."
     )
     tls_key_file: AbsolutePath | None = Field(None, description="Its private key in PEM.")
-    max_body_bytes: Count = Field(65_536, description="Longest request body; nothing asked for here needs a tenth.")
-    max_connections: Count = Field(100, description="Connections at once; beyond it the oldest is closed.")
+    max_body_bytes: Count = Field(65_536, description="Longest request body, uploaded recordings aside.")
+    max_connections: Count = Field(
+        100, description="Connections at once; beyond it the oldest that waits for no text is closed."
+    )
     requests_per_second: Count = Field(
         20,
         description="From one address, the probes aside; ten seconds' worth may come at once. Scrapes need far less.",
