@@ -21,7 +21,7 @@ def likely_languages(answer: Mapping[str, Any], among: Sequence[str]) -> tuple[t
     """
     found = answer.get("language_probabilities")
     if not isinstance(found, dict):
-        raise ProviderFailedError("the server does not tell language_probabilities: it is older than whisper.cpp 1.7.6")
+        raise ProviderFailedError("the server does not tell language_probabilities: it is too old to detect languages")
     known = [(code, _number(found[code], code, least=0)) for code in found if code in LANGUAGES]
     likeliest = sorted(known, key=lambda each: -each[1])
     if among:
