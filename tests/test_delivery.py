@@ -137,3 +137,12 @@ async def test_what_was_done_again_is_told_by_its_revision(
     attempts = {"attempts": None}  # nobody knows how many it were
     assert [each | attempts for each in after[4:]] == [each | attempts for each in before[1:4]]
     assert await everything_in(kafka, kafka.dead_letter_topic) == []
+
+
+async def test_of_two_outcomes_of_a_job_the_one_that_was_kept_is_told(kafka: KafkaSettings, delivery: Delivery) -> None:
+    """Another instance was quicker: by the time that we look, the recording is gone."""
+    heard = transcript(1, "good morning", job={"record": RECORD})
+    await delivery.deliver(heard)
+    await delivery.deliver(failure(1, record=RECORD))
+    await delivery.deliver(replace(heard, segments=()))
+    assert [(each["status"], each["text"]) for each in await told(kafka)] == [("transcribed", "good morning")] * 3

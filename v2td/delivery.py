@@ -18,7 +18,7 @@ from v2td.messages.headers import redo_of
 from v2td.retry import Backoff
 from v2td.stages import Stage
 from v2td.store import StoredFailure, StoredTranscription
-from v2td.store.rows import REQUESTED, FailureRow, TranscriptionRow, failure_row, transcription_row
+from v2td.store.rows import REQUESTED, FailureRow, TranscriptionRow, coordinates_of, failure_row, transcription_row
 
 log = get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Delivery:
             outcome = await self._sent(outcome)
             await failpoints.reach("pipeline.letter_sent")
         with _WRITE.under_way({}):
-            durable = await self._writer.write(outcome)
+            durable, new = await self._writer.write(outcome)
         await failpoints.reach("pipeline.written")
         if isinstance(durable, Failure) and durable.retried_later:
             metrics.JOBS_DELAYED.inc()
@@ -66,10 +66,21 @@ class Delivery:
         else:
             _publish(durable)
         if self._results is not None and not (isinstance(durable, Failure) and durable.retried_later):
-            record = durable.record if isinstance(durable, Failure) else durable.job.record
-            await self._results.tell(_result_of(durable), record.key)
+            await self._tell(self._results, durable, new=new)
             await failpoints.reach("pipeline.told")
         return durable
+
+    async def _tell(self, results: ResultsTopic, outcome: Outcome, *, new: bool) -> None:
+        """Tell the outcome; where the job had another one already, which another instance wrote, tell that."""
+        record, redo = (
+            (outcome.record, outcome.redo) if isinstance(outcome, Failure) else (outcome.job.record, outcome.job.redo)
+        )
+        if new:
+            await results.tell(_result_of(outcome), record.key)
+            return
+        row_id = coordinates_of(outcome).row_id()
+        for each in await self._results_of([row_id], None if redo is None else (row_id, redo.revision)):
+            await results.tell(each, record.key)
 
     async def tell_again(self, ids: Collection[UUID], record: SourceRecord) -> None:
         """Tell the outcomes that a record had before it came again: it may be for that that it was not resolved.

@@ -70,7 +70,7 @@ async def fail(settings: Settings, store: Database) -> AsyncIterator[Fail]:
             failure = Failure(Coordinates(**where), ErrorClass.TIMEOUT, "too slow", 3, record, whole_in=whole_in)
             if letter:
                 await letters.send(failure)
-            written = await writer.write(failure)
+            written, _ = await writer.write(failure)
             assert isinstance(written, Failure)
             return written
 

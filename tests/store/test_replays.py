@@ -58,7 +58,7 @@ async def requested(writing: Writing, sql: Connection) -> None:
 
 async def test_a_transcript_takes_the_failures_place(requested: None, writing: Writing, sql: Connection) -> None:
     async with writing() as writer:
-        assert isinstance(await writer.write(heard(by=7)), Transcript)
+        assert isinstance((await writer.write(heard(by=7))).outcome, Transcript)
     assert await outcome(sql) == ("at last", None, None)
     assert await sql.fetchval("SELECT count(*) FROM transcript_segments WHERE transcription_id = $1", JOB) == 1
     row = await sql.fetchrow("SELECT * FROM replays")
@@ -114,7 +114,7 @@ async def test_the_second_replay_waits_for_the_firsts_transaction(
             inserting = group.create_task(batch.insert(other, [rows_of(second)]))
             waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
             await until(lambda: sql.fetchval(f"SELECT count(*) > 0 {waiting}"))
-        assert await inserting == batch.Written(0, 0, 0)
+        assert await inserting == batch.Written(0, 0, 0, new=frozenset())
     assert await outcome(sql) == ("first", None, None)
     assert await answered(sql) == {asking(7).row_id(), asking(8).row_id()}
 
@@ -190,7 +190,7 @@ async def test_a_replay_that_postgres_refuses_fails_as_a_replay(
 
     refused = transcript(1, audio_bytes=2**63, job={"record": RECORD, "replay": Replay(asking(7))})
     async with writing(keep) as writer:
-        written = await writer.write(refused)
+        written, _ = await writer.write(refused)
     assert isinstance(written, Failure)
     assert [letter.error_class for letter in letters] == [ErrorClass.UNWRITABLE]
     text, reason, state = await outcome(sql)

@@ -13,8 +13,8 @@ from tests.store.conftest import Writing, no_unwritable, until
 from tests.store.outcomes import coordinates, failure, segment, transcript
 from v2td.config import DatabaseSettings
 from v2td.errors import ErrorClass, ServiceError
-from v2td.jobs import Failure, Outcome, Word
-from v2td.store import Database, Writer, batch, ensure_partitions, open_database
+from v2td.jobs import Failure, Outcome, Redo, Replay, Word
+from v2td.store import Database, Writer, batch, ensure_partitions, open_database, redos
 from v2td.store.connection import Connection
 from v2td.store.rows import rows_of
 
@@ -37,7 +37,7 @@ TABLES = ("transcriptions", "transcript_segments", "failures")
 
 
 async def write_all(writer: Writer, *outcomes: Outcome) -> list[Outcome]:
-    return await asyncio.gather(*map(writer.write, outcomes))
+    return [each.outcome for each in await asyncio.gather(*map(writer.write, outcomes))]
 
 
 async def counts(sql: Connection) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ async def test_a_transcript_is_stored_whole(writing: Writing, sql: Connection) -
         job={"tenant": "acme", "audio_url": "https://u:p@example.com/a.wav?X-Amz-Signature=secret"},
     )
     async with writing() as writer:
-        assert await writer.write(given) is given
+        assert (await writer.write(given)).outcome is given
     row = await sql.fetchrow("SELECT * FROM transcriptions")
     assert (row["id"], row["revision"], row["job_id"], row["tenant"]) == (given.job.id, 0, "job-3", "acme")
     where = ("cluster_id", "topic", "kafka_partition", "kafka_offset", "record_index")
@@ -201,7 +201,7 @@ async def test_an_outcome_waits_for_the_others_transaction(
             await batch.insert(one, [rows_of(transcript(1))])
             inserting = group.create_task(batch.insert(other, [rows_of(second)]))
             await until(lambda: sql.fetchval(f"SELECT count(*) > 0 {WAITING}"))
-    assert inserting.result() == batch.Written(0, 0, 0)
+    assert inserting.result() == batch.Written(0, 0, 0, new=frozenset())
     assert await counts(sql) == (1, 2, 0)
 
 
@@ -295,7 +295,7 @@ async def test_several_bad_rows_fail_alone(writing: Writing, sql: Connection) ->
 async def test_an_unwritable_failure_is_reduced_to_its_coordinates(writing: Writing, sql: Connection) -> None:
     await sql.execute("ALTER TABLE failures ADD CHECK (job_id <> 'cursed')")
     async with writing() as writer:
-        written = await writer.write(failure(1, job_id="cursed"))
+        written, _ = await writer.write(failure(1, job_id="cursed"))
     assert isinstance(written, Failure)
     row = await sql.fetchrow("SELECT * FROM failures")
     assert (row["kafka_offset"], row["error_class"]) == (1, "not_audio")
@@ -308,7 +308,7 @@ async def test_an_unwritable_failure_that_would_be_retried_is_a_dead_letter(writ
     cursed = failure(1, job_id="cursed", retried_later=True)
     dead_letters = DeadLetters(sql)
     async with writing(dead_letters) as writer:
-        written = await writer.write(cursed)
+        written, _ = await writer.write(cursed)
     assert isinstance(written, Failure)
     assert not written.retried_later
     (letter,) = dead_letters
@@ -324,3 +324,28 @@ async def test_coordinates_that_cannot_be_stored_stop_the_writer(store: Database
         await writer.run()
     with pytest.raises(ServiceError, match="not even the bare coordinates"):
         await write
+
+
+async def test_who_comes_second_is_told_so(writing: Writing, store: Database) -> None:
+    """Of two instances with the same job; and of a revision that is asked for, whichever way it ends."""
+    await redos.note(store, "large", None, [redos.Wish(transcript(1).job.id, "ab")])
+    redo = {"replay": Replay(coordinates(7)), "redo": Redo(1, "large")}
+    async with writing() as writer:
+        assert (await writer.write(transcript(1))).new
+        assert (await writer.write(failure(2))).new
+    async with writing() as writer:
+        assert [
+            each.new
+            for each in await asyncio.gather(
+                writer.write(failure(1)),
+                writer.write(transcript(2)),
+                writer.write(transcript(3)),
+                writer.write(failure(4)),
+            )
+        ] == [False, False, True, True]
+        assert (await writer.write(transcript(1, job=redo))).new
+        other = {"replay": Replay(coordinates(8)), "redo": Redo(1, "large")}
+        assert not (await writer.write(transcript(1, job=other))).new
+        assert not (await writer.write(failure(1, replay=Replay(coordinates(9)), redo=Redo(1, "large")))).new
+        await redos.note(store, "large", None, [redos.Wish(transcript(1).job.id, "ab")])
+        assert (await writer.write(failure(1, replay=Replay(coordinates(10)), redo=Redo(2, "large")))).new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
@@ -19,12 +19,16 @@ LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key"  # of w
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Rows that a flush inserted; outcomes that were durable before add none. `redos` are those that failed."""
+    """Rows that a flush inserted; outcomes that were durable before add none. `redos` are those that failed.
+
+    `new` holds the `name_of` each outcome that was inserted; None: all were.
+    """
 
     transcriptions: int
     segments: int
     failures: int
     redos: int = 0
+    new: frozenset[str] | None = None
 
 
 def _columns(row: type[NamedTuple], alias: str = "") -> str:
@@ -73,11 +77,12 @@ WITH written AS (
     SELECT {_columns(FailureRow, "s.")}, now() FROM staged_failures s
     WHERE NOT EXISTS (SELECT FROM transcriptions t WHERE t.id = s.id)
     ON CONFLICT DO NOTHING
-    RETURNING 1
+    RETURNING id
 )
 SELECT (SELECT count(*) FROM written) AS transcriptions,
        (SELECT count(*) FROM segments) AS segments,
-       (SELECT count(*) FROM failed) AS failures
+       (SELECT count(*) FROM failed) AS failures,
+       ARRAY(SELECT id || '/' || revision FROM written UNION ALL SELECT id || '/failed' FROM failed) AS new
 """  # noqa: S608 (our own column names)
 
 # The transcription stays as it was, and another revision of it may be there by now.
@@ -87,9 +92,9 @@ WITH failed AS (
     FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS ours (id, revision, failed)
     WHERE redos.id = ours.id AND redos.revision = ours.revision AND redos.failed IS NULL
       AND NOT EXISTS (SELECT FROM transcriptions t WHERE t.id = ours.id AND t.revision = ours.revision)
-    RETURNING 1
+    RETURNING redos.id, redos.revision
 )
-SELECT count(*) FROM failed
+SELECT array_agg(id || '/' || revision || '/failed') FROM failed
 """
 
 # The time is the transaction's, which is the default of created_at in the other tables. A join, since `= ANY($1)` in a
@@ -140,10 +145,10 @@ async def insert(connection: Connection, rows: Sequence[Rows]) -> Written:
             await _copy(connection, "staged_replays", ReplayRow._fields, replays)
             if replays:
                 await connection.execute(_REPLAY)
-            written = Written(**await connection.fetchrow(_INSERT))
-            if redos:
-                columns = map(list, zip(*redos, strict=True))
-                written = replace(written, redos=await connection.fetchval(_FAIL_REDOS, *columns))
+            found = dict(await connection.fetchrow(_INSERT))
+            failed = await connection.fetchval(_FAIL_REDOS, *map(list, zip(*redos, strict=True))) if redos else None
+            new = frozenset((*found.pop("new"), *(failed or ())))
+            written = Written(**found, redos=len(failed or ()), new=new)
         else:  # as nearly always: much cheaper than by staging tables
             await _copy(connection, "transcriptions", TranscriptionRow._fields, transcriptions)
             stamped = [(*row, look["now"]) for row in segments]
@@ -153,6 +158,15 @@ async def insert(connection: Connection, rows: Sequence[Rows]) -> Written:
         await failpoints.reach("write.copied")
     await failpoints.reach("write.committed")
     return written
+
+
+def name_of(rows: Rows) -> str:
+    """Return what an outcome is called in `Written.new`."""
+    if rows.transcription is not None:
+        return f"{rows.transcription.id}/{rows.transcription.revision}"
+    if rows.redo is not None:
+        return f"{rows.redo.id}/{rows.redo.revision}/failed"
+    return f"{rows.failure.id}/failed" if rows.failure is not None else ""
 
 
 def lock_keys(jobs: Iterable[Coordinates]) -> list[int]:

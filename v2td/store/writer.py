@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from uuid import UUID
 
 from v2td import metrics
@@ -17,55 +17,16 @@ from v2td.errors import ErrorClass, ServiceError
 from v2td.jobs import Failure, Outcome, SourceRecord, Transcript
 from v2td.logs import get_logger
 from v2td.store import batch, partitions
+from v2td.store.entry import Durable, Entry, copy_of
 from v2td.store.faults import Verdict, describe, explain, verdict
 from v2td.store.pool import Database
-from v2td.store.rows import Rows, coordinates_of, replay_of, rows_of
+from v2td.store.rows import coordinates_of, replay_of
 
 RETRY_INITIAL_SECONDS = 0.1
 RETRY_MAX_SECONDS = 2.0  # so that work goes on soon after Postgres is back
 ROWS_AT_ONCE = 50  # outcomes made into rows before the loop goes on: 1 to 2 ms
 
 log = get_logger(__name__)
-
-
-@dataclass(eq=False, slots=True)
-class _Entry:
-    """An outcome on its way; each of its waiters is given the outcome as it was written."""
-
-    key: UUID
-    outcome: Outcome
-    waiters: list[asyncio.Future[Outcome]] = field(default_factory=list)
-    rows: Rows | None = None  # once they are made
-    reduced: bool = False
-
-    def wait(self) -> asyncio.Future[Outcome]:
-        """Return a future of the caller's own: a waiter that is cancelled takes no other along."""
-        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.waiters.append(waiter)
-        return waiter
-
-    def as_rows(self) -> Rows:
-        """Return the outcome's rows; raises what its JSON may raise."""
-        if self.rows is None:
-            self.rows = rows_of(self.outcome)
-        return self.rows
-
-    def put(self, outcome: Outcome) -> None:
-        """Let another outcome take the place of this one."""
-        self.outcome, self.rows = outcome, None
-
-    def settle(self) -> None:
-        """Tell the waiters that the outcome is durable."""
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_result(self.outcome)
-
-    def fail(self, error: ServiceError) -> None:
-        """Tell the waiters that the outcome is not durable."""
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_exception(_copy_of(error))
-                waiter.exception()  # known to be handled, though who waited may have gone
 
 
 class Writer:
@@ -88,28 +49,28 @@ class Writer:
         self._database = database
         self._settings = settings
         self._on_unwritable = on_unwritable
-        self._entries: dict[UUID, _Entry] = {}  # all that is not durable yet, under way or queued
-        self._queue: deque[_Entry] = deque()
-        self._rowless: deque[_Entry] = deque()  # those whose rows are made next, whether they are queued still or not
+        self._entries: dict[UUID, Entry] = {}  # all that is not durable yet, under way or queued
+        self._queue: deque[Entry] = deque()
+        self._rowless: deque[Entry] = deque()  # those whose rows are made next, whether they are queued still or not
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()  # no more company is waited for
         self._due = 0.0  # loop time at which the oldest in the queue has waited long enough
         self._closing = False
         self._ended: ServiceError | None = None
 
-    async def write(self, outcome: Outcome) -> Outcome:
+    async def write(self, outcome: Outcome) -> Durable:
         """Return once the outcome is durable: as it was given, or the Failure that had to take its place.
 
         Of two outcomes of one job the first is kept. Raises ServiceError when the writer has ended. Cancellation
         ends the waiting only: the outcome is written all the same.
         """
         if self._ended is not None:
-            raise _copy_of(self._ended)
+            raise copy_of(self._ended)
         replay = replay_of(outcome)  # has to be noted, even if the job itself is under way
         key = (replay.record if replay else coordinates_of(outcome)).row_id()
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = _Entry(key, outcome)
+            entry = self._entries[key] = Entry(key, outcome)
             self._enqueue(entry)
         else:
             metrics.WRITE_DUPLICATES.inc()
@@ -142,7 +103,7 @@ class Writer:
         finally:
             self._end(ServiceError("write to Postgres", "the writer has ended"))
 
-    def _enqueue(self, entry: _Entry) -> None:
+    def _enqueue(self, entry: Entry) -> None:
         if not self._queue:
             self._due = asyncio.get_running_loop().time() + self._settings.flush_seconds
         self._queue.append(entry)
@@ -162,7 +123,7 @@ class Writer:
         if self._rowless:
             asyncio.get_running_loop().call_soon(self._make_rows)
 
-    async def _gather(self) -> list[_Entry]:
+    async def _gather(self) -> list[Entry]:
         await self._arrived.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._due):
@@ -173,7 +134,7 @@ class Writer:
             self._enough.clear()
         return entries
 
-    async def _settle(self, entries: list[_Entry]) -> None:
+    async def _settle(self, entries: list[Entry]) -> None:
         """Make the entries durable; a batch that holds a bad row is halved until the row is alone."""
         if not entries:
             return
@@ -190,7 +151,7 @@ class Writer:
             await self._replace(entries[0], describe(bad_row)[:500])
             await self._settle(entries)
 
-    async def _replace(self, entry: _Entry, problem: str) -> None:
+    async def _replace(self, entry: Entry, problem: str) -> None:
         """Put something in the entry's place that Postgres is more likely to take."""
         reason = f"Postgres refuses the row: {problem}"
         log.error("unwritable", job=str(coordinates_of(entry.outcome).row_id()), reason=reason)
@@ -220,7 +181,7 @@ class Writer:
             case _:
                 raise ServiceError("write a failure", problem, "not even the bare coordinates can be stored")
 
-    async def _insert(self, entries: list[_Entry]) -> Exception | None:
+    async def _insert(self, entries: list[Entry]) -> Exception | None:
         """Insert in one transaction, trying until Postgres answers; return the error when a row is at fault."""
         delay = RETRY_INITIAL_SECONDS
         while True:
@@ -244,7 +205,7 @@ class Writer:
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 (jitter, no secret)
             delay = min(delay * 2, RETRY_MAX_SECONDS)
 
-    async def _attempt(self, entries: list[_Entry]) -> Exception | None:
+    async def _attempt(self, entries: list[Entry]) -> Exception | None:
         async with self._database.raw() as connection:
             began = time.perf_counter()
             try:
@@ -254,6 +215,8 @@ class Writer:
                     return error
                 raise
             metrics.WRITE_SECONDS.observe(time.perf_counter() - began)
+        for entry in entries:
+            entry.new = written.new is None or batch.name_of(entry.as_rows()) in written.new
         _count(len(entries), written)
         return None
 
@@ -274,11 +237,6 @@ class Writer:
         self._entries.clear()
         self._queue.clear()
         self._rowless.clear()
-
-
-def _copy_of(error: ServiceError) -> ServiceError:
-    """Return an equal error: each task that raises it gets a traceback of its own."""
-    return ServiceError(error.operation, error.detail, error.hint)
 
 
 def _count(outcomes: int, written: batch.Written) -> None:
