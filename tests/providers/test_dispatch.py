@@ -221,6 +221,44 @@ async def test_members_of_a_group_stand_in_for_each_other(build: Build) -> None:
     assert (answer.provider.name, answer.tried) == ("b", (("a", "down"),))
 
 
+async def test_nobody_is_asked_twice(build: Build) -> None:
+    down = [ProviderFailedError("down")] * 9
+    members = [Scripted("a", answers=down), Scripted("b", answers=down)]
+    routing = {"default": "a", "fallback": ["all", "b", "local"]}
+    providers = build(*members, tables=[{"group": "all"}, {"group": "all"}], routing=routing)
+    answer = await providers.transcribe(decided(providers), Source().recording())
+    assert (answer.provider.name, answer.tried) == ("local", (("a", "down"), ("b", "down")))
+    assert [len(each.jobs) for each in members] == [1, 1]
+
+
+async def test_what_a_provider_says_is_bounded(build: Build) -> None:
+    providers = build(Scripted("one", answers=[ProviderFailedError("x" * 10_000)]), routing={"default": "one"})
+    with pytest.raises(ProviderFailedError) as caught:
+        await providers.transcribe(decided(providers), Source().recording())
+    assert len(caught.value.reason) < 1000
+
+
+@pytest.mark.parametrize(
+    ("health", "told"),
+    [
+        (None, None),
+        ("no model", "no model"),
+        (ValueError("secret"), "it cannot say whether it is well: ValueError"),
+        (TimeoutError(), "it did not say within 10 s whether it is well"),
+    ],
+)
+async def test_health_is_what_it_says_or_cannot_say(health: str | Exception | None, told: str | None) -> None:
+    class Asked(Scripted):
+        async def health(self) -> str | None:
+            if isinstance(health, Exception):
+                raise health
+            return health
+
+    member = Member(Asked("asked"), Settings())
+    await member.look()
+    assert member.trouble == told
+
+
 @pytest.mark.parametrize(
     ("capabilities", "options", "reason"),
     [

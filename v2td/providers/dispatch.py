@@ -12,7 +12,7 @@ from typing import Any, Self
 from v2td import metrics
 from v2td.config import Settings
 from v2td.errors import ErrorClass, JobError, ProviderFailedError, ProviderRefusedError
-from v2td.jobs import Heard, Options
+from v2td.jobs import MAX_REASON, Heard, Options
 from v2td.logs import get_logger
 from v2td.providers import registry, router
 from v2td.providers.member import Member, next_of
@@ -243,7 +243,7 @@ class _Tries:
         except ProviderRefusedError as error:
             reason = error.reason
         log.info("a provider did not do it", provider=member.name, reason=reason, others=any(self._left))
-        self._said[member.name] = reason
+        self._said[member.name] = reason[:MAX_REASON]
         self._gave_up = member.name
         return None
 

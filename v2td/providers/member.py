@@ -10,7 +10,7 @@ from v2td import metrics
 from v2td.breaker import CircuitBreaker
 from v2td.config import LOCAL, Settings
 from v2td.errors import JobError, ProviderFailedError, ProviderRefusedError, ServiceError, first_of
-from v2td.jobs import Heard
+from v2td.jobs import MAX_REASON, Heard
 from v2td.logs import get_logger
 from v2td.providers.heard import checked
 from v2td.providers.places import Places
@@ -96,7 +96,8 @@ class Member:
         """Ask it whether it is well."""
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
-                self.note_health(await self.provider.health())
+                said = await self.provider.health()
+            self.note_health(None if said is None else str(said)[:MAX_REASON])
         except TimeoutError:
             self.note_health(f"it did not say within {HEALTH_SECONDS:g} s whether it is well")
         except Exception as error:  # noqa: BLE001 (somebody else's code; its text may hold a secret)
