@@ -19,7 +19,7 @@ def fill(folder: Path, count: int = 2) -> None:
     recording.write_bytes(bytes(1_500_000))
     with KeptFiles(folder, 5_000_000, 5_000_000, "first") as files:
         for number in range(count):
-            assert files.keep(f"address {number}", recording, 1_500_000, "", Validator('"1"', None, ""))
+            assert files.keep(f"address {number}", recording, 1_500_000, "", Validator('"1"', ""))
 
 
 async def test_info(v2td: Run, env: dict[str, str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from v2td.fetch.kept import Kept, KeptFiles, Sums
 from v2td.fetch.validators import Validator
 
-VALIDATOR = Validator('"1"', None, "place")
+VALIDATOR = Validator('"1"', "place")
 SEED = 20261121
 
 # Keeps and takes recordings until it is killed; every recording's content follows from its address.
@@ -38,7 +38,7 @@ with KeptFiles(folder, 200_000, 50_000, "first") as files:
         path, taken = scratch / f"{number}", scratch / f"{number}-taken"
         path.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
-        files.keep(address, path, len(content), digest, Validator(digest, None, "place"))
+        files.keep(address, path, len(content), digest, Validator(digest, "place"))
         path.unlink()
         kept = files.take(address, taken, 50_000)
         if kept is not None:
@@ -107,10 +107,10 @@ def test_what_is_kept_is_there_the_next_time(folder: Path, scratch: Scratch) -> 
         found = scratch.take(files, "a")
         assert found == (Kept(100, hashlib.sha256(content).hexdigest(), VALIDATOR), content)
         assert scratch.take(files, "a", max_bytes=99) is None
-        assert scratch.keep(files, "a", b"newer", Validator(None, "now", "there")) == Sums(1, 5)
+        assert scratch.keep(files, "a", b"newer", Validator('"2"', "there")) == Sums(1, 5)
         found = scratch.take(files, "a")
         assert found is not None
-        assert (found[0].validator, found[1]) == (Validator(None, "now", "there"), b"newer")
+        assert (found[0].validator, found[1]) == (Validator('"2"', "there"), b"newer")
     assert len(stored(folder)) == 1
     assert (folder.stat().st_mode & 0o777, stored(folder)[0].stat().st_mode & 0o777) == (0o700, 0o400)
 

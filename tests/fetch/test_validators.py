@@ -5,28 +5,16 @@ from yarl import URL
 from v2td.fetch.validators import Validator, place
 
 HERE = URL("https://media.example.com/a.wav?token=1")
-SENT = "Sat, 21 Nov 2026 12:02:00 GMT"
-RESTED = "Sat, 21 Nov 2026 12:01:00 GMT"
-TOO_FRESH = "Sat, 21 Nov 2026 12:01:01 GMT"
 
 
 def said(**headers: str) -> Validator | None:
     return Validator.of(CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}), HERE)
 
 
-@pytest.mark.parametrize(
-    ("headers", "condition"),
-    [
-        ({"etag": '"1"'}, {"If-None-Match": '"1"'}),
-        ({"etag": '"1"', "last_modified": RESTED, "date": SENT}, {"If-None-Match": '"1"'}),
-        ({"etag": 'W/"1"', "last_modified": RESTED, "date": SENT}, {"If-Modified-Since": RESTED}),
-        ({"last_modified": RESTED, "date": SENT, "cache_control": "max-age=0"}, {"If-Modified-Since": RESTED}),
-    ],
-)
-def test_what_is_asked_the_next_time(headers: dict[str, str], condition: dict[str, str]) -> None:
-    validator = said(**headers)
+def test_what_is_asked_the_next_time() -> None:
+    validator = said(etag='"1"', cache_control="max-age=0")
     assert validator is not None
-    assert validator.condition(HERE) == condition
+    assert validator.condition(HERE) == {"If-None-Match": '"1"'}
     assert validator.condition(HERE.with_path("/b.wav")) == {}  # where the same ETag may stand for other bytes
     assert validator.condition(HERE.with_query("token=2")) == {}
 
@@ -35,17 +23,14 @@ def test_what_is_asked_the_next_time(headers: dict[str, str], condition: dict[st
     "headers",
     [
         {},
+        {"last_modified": "Sat, 21 Nov 2026 12:01:00 GMT"},
         {"etag": 'W/"1"'},  # as good as the same is not the same
         {"etag": "1"},
         {"etag": '"1'},
+        {"etag": '"1"2"'},
         {"etag": '"' + "x" * 1023 + '"'},
         {"etag": '"1"', "cache_control": "private, No-Store"},
         {"etag": '"1"', "vary": "Accept-Encoding, *"},
-        {"last_modified": TOO_FRESH, "date": SENT},  # it may change again within the same second
-        {"last_modified": RESTED},
-        {"last_modified": "yesterday", "date": SENT},
-        {"last_modified": RESTED, "date": "Sat, 21 Nov 2026 12:02:00 -0000"},
-        {"last_modified": "Sat, 21 Nov 99999 12:02:00 GMT", "date": SENT},
     ],
 )
 def test_what_tells_too_little(headers: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
 """The cache of files: a download that was done before is spared when the server says that nothing has changed.
 
-It is asked every time, with what it said of the file that is kept (ETag, or Last-Modified), so nothing stale is ever
-used. A cache in trouble is a slower download, never a failed job.
+It is asked every time, with the ETag that it gave to the file that is kept, so nothing stale is ever used. A cache in
+trouble is a slower download, never a failed job.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, 
 _SCHEMA = f"""
 CREATE TABLE kept (
     address TEXT PRIMARY KEY, file TEXT NOT NULL UNIQUE, size_bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
-    etag TEXT, last_modified TEXT, place TEXT NOT NULL, used INTEGER NOT NULL, boot TEXT NOT NULL
+    etag TEXT NOT NULL, place TEXT NOT NULL, used INTEGER NOT NULL, boot TEXT NOT NULL
 );
 CREATE INDEX kept_used ON kept (used);
 CREATE TABLE asked (address TEXT PRIMARY KEY, used INTEGER NOT NULL);
@@ -110,13 +110,12 @@ class KeptFiles:
         """Put a recording of at most `max_bytes` at `to`, a name that is free; None, and nothing there, if none is."""
         with self._lock:
             found = self._index.execute(
-                "SELECT file, size_bytes, sha256, etag, last_modified, place, boot FROM kept "
-                "WHERE address = ? AND size_bytes <= ?",
+                "SELECT file, size_bytes, sha256, etag, place, boot FROM kept WHERE address = ? AND size_bytes <= ?",
                 (address, max_bytes),
             ).fetchone()
         if found is None:
             return None
-        name, size_bytes, sha256, etag, last_modified, place, boot = found
+        name, size_bytes, sha256, etag, place, boot = found
         if not self._hand_out(self._files / name, to, size_bytes, sha256 if boot != self._boot else None):
             to.unlink(missing_ok=True)
             with self._writing() as index:
@@ -127,7 +126,7 @@ class KeptFiles:
             index.execute(
                 "UPDATE kept SET used = (SELECT max(used) + 1 FROM kept), boot = ? WHERE file = ?", (self._boot, name)
             )
-        return Kept(size_bytes, sha256, Validator(etag, last_modified, place))
+        return Kept(size_bytes, sha256, Validator(etag, place))
 
     def keep(self, address: str, path: Path, size_bytes: int, sha256: str, validator: Validator) -> Sums | None:
         """Keep a file, which nobody may write to any more, in place of what was known of its address.
@@ -145,9 +144,8 @@ class KeptFiles:
                 ready.rename(kept)
                 gone = index.execute("SELECT file FROM kept WHERE address = ?", (address,)).fetchall()
                 (last,) = index.execute("SELECT coalesce(max(used), 0) FROM kept").fetchone()
-                said = (validator.etag, validator.last_modified, validator.place)
-                row = (address, name, size_bytes, sha256, *said, last + 1, self._boot)
-                index.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+                row = (address, name, size_bytes, sha256, validator.etag, validator.place, last + 1, self._boot)
+                index.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
                 evicted = self._evict(index)
                 files, total = index.execute("SELECT count(*), coalesce(sum(size_bytes), 0) FROM kept").fetchone()
         except BaseException:
