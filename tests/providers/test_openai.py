@@ -23,9 +23,9 @@ from tests.providers.tones import Samples, Seen, Tone, hear, recording, sound, w
 from v2td.config import OpenAISettings
 from v2td.errors import ErrorClass, JobError, ProviderFailedError, ProviderRefusedError, ServiceError
 from v2td.jobs import SAMPLE_RATE, Heard, Options
-from v2td.providers import openai_client
+from v2td.providers import openai_client, upload
 from v2td.providers.openai import OpenAIProvider
-from v2td.providers.openai_client import MAX_ANSWER_BYTES, Rate
+from v2td.providers.openai_client import MAX_ANSWER_BYTES, MAX_PAUSE_SECONDS, Rate
 
 TONES = [Tone(0.5, 1.2, 440), Tone(2.0, 2.6, 700), Tone(3.4, 4.4, 1100), Tone(6.0, 6.5, 500), Tone(7.1, 7.9, 900)]
 SECONDS = 9.0
@@ -161,11 +161,32 @@ async def test_uploads_stay_below_the_limit(api: API, tones: Samples, tmp_path: 
     assert max(len(asked.content) for asked in api.asked) <= 100_000
 
 
+async def test_what_packs_larger_than_ever_is_refused(
+    api: API, tones: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(upload.MOST_BYTES, "flac", 10)  # which no sound keeps to
+    with pytest.raises(ProviderRefusedError, match="max_bytes"):
+        await transcribe(api, tones, tmp_path, settings_={"max_bytes": 1000, "codec": "flac"})
+    assert api.asked == []
+
+
+async def test_a_choice_of_one_language_is_a_language(api: API, tones: Samples, tmp_path: Path) -> None:
+    await transcribe(api, tones, tmp_path, options=Options(languages=("vi",)))
+    await transcribe(api, tones, tmp_path, options=Options(languages=("vi", "en")))
+    assert [asked.field("language") for asked in api.asked] == ["vi", None]
+
+
 async def test_what_was_heard_before_is_told_when_it_counts(api: API, tones: Samples, tmp_path: Path) -> None:
-    options = Options(prompt="Names:", condition_on_previous_text=True)
+    api.seconds = 0.1
+    options = Options(prompt="Names:", condition_on_previous_text=True, language="vi")
     await transcribe(api, tones, tmp_path, options=options, settings_=CHUNKED)
-    assert api.asked[0].field("prompt") == "Names:"
-    assert api.asked[1].field("prompt") == "Names: f440 f700"
+    assert [asked.field("prompt") for asked in api.asked] == [
+        "Names:",
+        "Names: f440 f700",
+        "Names: f1100",
+        "Names: f500 f900",
+    ][: len(api.asked)]
+    assert len(api.asked) > 2
     assert api.most == 1
 
 
@@ -239,6 +260,41 @@ class TestOriginal:
     async def test_a_kind_that_no_api_takes_is_packed(self, api: API, tones: Samples, tmp_path: Path) -> None:
         audio = write(tones, tmp_path / "recording.wav", "aiff", "pcm_s16be")
         await transcribe(api, tones, tmp_path, audio=audio, settings_={"codec": "original"})
+        assert [asked.filename for asked in api.asked] == ["audio.flac"]
+
+    async def test_a_file_that_is_mostly_silence_is_packed(self, api: API, tmp_path: Path) -> None:
+        first = TONES[:1]
+        changes = {**CHUNKED, "codec": "original"}
+        samples = sound(first, SECONDS)
+        check(await transcribe(api, samples, tmp_path, cut=windows(first), settings_=changes), first)
+        assert [asked.filename for asked in api.asked] == ["audio.flac"]
+
+    async def test_a_file_that_is_larger_than_its_sound_is_packed(
+        self, api: API, tones: Samples, tmp_path: Path
+    ) -> None:
+        audio = write(tones, tmp_path / "recording.wav", "wav", "pcm_f32le")
+        changes = {"codec": "original", "max_bytes": audio.size_bytes - 1}
+        check(await transcribe(api, tones, tmp_path, audio=audio, settings_=changes), TONES)
+        assert [asked.filename for asked in api.asked] == ["audio.flac"]
+
+    async def test_a_file_of_which_a_part_was_sent_is_not_sent(self, api: API, tmp_path: Path) -> None:
+        apart = [Tone(0.5, 1, 440), Tone(35, 36, 700)]  # a pause that ends a chunk
+        changes = {"codec": "original"}
+        check(await transcribe(api, sound(apart, 37), tmp_path, cut=windows(apart), settings_=changes), apart)
+        assert [asked.filename for asked in api.asked] == ["audio.flac"] * 2
+
+    async def test_one_channel_is_not_the_file(self, api: API, tmp_path: Path) -> None:
+        right = [replace(TONES[0], channel=1)]
+        stereo = sound([*right, TONES[1]], 4, channels=2)
+        options, changes = Options(channels="split"), {"codec": "original"}
+        cut = windows(right, split=True)
+        check(await transcribe(api, stereo, tmp_path, cut=cut, options=options, settings_=changes), right)
+
+    async def test_a_file_that_goes_away_is_packed(self, api: API, tones: Samples, tmp_path: Path) -> None:
+        job = recording(tones, windows(TONES), tmp_path)
+        job = replace(job, on_progress=lambda: job.audio.path.unlink(missing_ok=True))
+        async with OpenAIProvider(settings(api, codec="original")) as provider:
+            check(await provider.transcribe(job), TONES)
         assert [asked.filename for asked in api.asked] == ["audio.flac"]
 
     @pytest.mark.parametrize("status", [400, 415, 422])
@@ -356,6 +412,24 @@ async def test_a_chunk_that_keeps_failing_ends_it(api: API, tones: Samples, tmp_
     api.faults = [None, *[faulty_api.refuse(500)] * 12]
     with pytest.raises(ProviderFailedError, match="500"):
         await transcribe(api, tones, tmp_path, settings_=CHUNKED)
+
+
+async def test_nobody_waits_for_long_within_a_job(api: API, tones: Samples, tmp_path: Path) -> None:
+    api.faults = [None, *[faulty_api.refuse(429, Retry_After="300")] * 9]
+    with pytest.raises(ProviderFailedError) as failed:
+        await transcribe(api, tones, tmp_path, settings_=CHUNKED)
+    assert failed.value.retry_after is not None
+    assert 250 < failed.value.retry_after <= 300
+
+
+async def test_a_pause_without_an_end_has_one(api: API, tones: Samples, tmp_path: Path) -> None:
+    api.faults = [faulty_api.refuse(429, Retry_After="999999999")]
+    async with OpenAIProvider(settings(api)) as provider:
+        for _ in range(2):
+            with pytest.raises(ProviderFailedError) as failed:
+                await provider.transcribe(recording(tones, windows(TONES), tmp_path))
+    assert failed.value.retry_after is not None
+    assert failed.value.retry_after <= MAX_PAUSE_SECONDS
 
 
 async def test_who_is_asked_to_wait_does_not_ask_again(api: API, tones: Samples, tmp_path: Path) -> None:
