@@ -181,7 +181,8 @@ class Pipeline:
         if self._settings.output.on_error == "ignore":
             log.warning("no files", reason=failed.reason)
             return replace(outcome, timings={**outcome.timings, "outputs_failed": failed.reason})
-        return _failure(outcome.job, outcome.timings.get("attempts", 1), failed)
+        later = isinstance(failed, TransientJobError) and self._may_wait(outcome.job)
+        return replace(_failure(outcome.job, outcome.timings.get("attempts", 1), failed), retried_later=later)
 
 
 def _failure(job: Job, attempts: int, error: JobError) -> Failure:

@@ -221,3 +221,21 @@ async def test_a_store_that_comes_back(world: World, gateways: Gateways) -> None
     async with minio.client(f"http://127.0.0.1:{port}", gateways.access_key, gateways.secret_key) as s3:
         subtitles = await read(s3, "v2t-elsewhere", "acme/en-03.srt")
     assert all(each.text in subtitles for each in CLIP.segments)
+
+
+async def test_a_store_that_is_away_for_long(world: World, gateways: Gateways) -> None:
+    """With a retry topic a job waits there while its files cannot be written, and no dead letter is sent."""
+    port = gateways.ports[0]
+    gateways.kill(port)
+    await world.submit({"audio_url": f"{world.web}/{CLIP.name}", "tenant": "acme"})
+    later = {"kafka__retry_topic": f"{world.topic}-later", "kafka__retry_delay_seconds": 1, "pipeline__attempts": 1}
+    async with world.daemon(**elsewhere(gateways, **later)) as daemon:
+        async with asyncio.timeout(60):
+            while not await world.rows("SELECT FROM failures WHERE replay_state = 'requested'"):
+                await asyncio.sleep(0.1)
+            await gateways.start(port)
+            while not await world.rows("SELECT FROM transcriptions"):
+                await asyncio.sleep(0.2)
+        assert await daemon.terminate() == 0
+    assert await world.rows("SELECT FROM failures") == []
+    assert await world.dead_letter_records() == []
