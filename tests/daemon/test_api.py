@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,6 +80,31 @@ async def test_a_client_that_goes_away_leaves_its_place_to_others(world: World) 
         os.kill(pid, signal.SIGCONT)
         answer = await client.audio.transcriptions.create(model="demo", file=SHORT.path)
         assert answer.text == SHORT.text
+
+
+async def test_each_of_many_gets_its_own_text(world: World) -> None:
+    asked = [each for each in recordings() if each.seconds < 30] * 3
+    async with api(world, api__concurrency=4, admin__requests_per_second=1000) as (daemon, client):
+        patient = client.with_options(max_retries=100)
+        create = patient.audio.transcriptions.create
+        answers = await asyncio.gather(
+            *(create(model="demo", file=each.path, language=each.language) for each in asked)
+        )
+        assert [answer.text for answer in answers] == [each.text for each in asked]
+        busy = re.search(r'v2td_api_requests_total\{result="busy"\} (\d+)', await daemon.metrics())
+        assert busy is not None
+        assert int(busy[1]) > 0
+
+
+async def test_a_slot_that_dies_costs_time_only(world: World) -> None:
+    async with api(world) as (daemon, client):
+        pid = await _freeze(daemon)
+        asking = asyncio.create_task(_streamed(client, LONG.path.read_bytes()))
+        await _until_busy(daemon)
+        os.kill(pid, signal.SIGKILL)
+        deltas, done = await asking
+        assert "".join(deltas) == done
+        assert done.startswith(LONG.text[:40])
 
 
 async def test_who_waits_when_the_daemon_stops_is_told_to_come_again(world: World) -> None:

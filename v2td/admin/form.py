@@ -135,6 +135,7 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Form:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         param = str(first["loc"][0]) if first["loc"] else None
-        value = f" ({shown(first['input'])})" if param and isinstance(first["input"], str) else ""
-        message = f"{param}: {first['msg']}{value}" if param else first["msg"]
+        message = f"{param}: {first['msg']}" if param else first["msg"]
+        if param and isinstance(first["input"], str) and (value := shown(first["input"])) not in message:
+            message += f" ({value})"
         raise RefusedError(400, message, code="invalid_value", param=param) from None
