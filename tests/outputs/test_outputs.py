@@ -136,6 +136,16 @@ async def test_half_a_character_and_nul_are_written(make: MakeOutputs, s3: Any) 
     assert json.loads(content)["text"].startswith("half ?")
 
 
+async def test_what_no_json_can_say_fails_the_job(make: MakeOutputs, s3: Any, bucket: str) -> None:
+    outputs = await make(formats=("json",))
+    heard = transcript()
+    object.__setattr__(heard, "segments", (Segment(0.0, 1.0, "one", float("nan"), 0.0, 1.0, 0.0),))
+    with pytest.raises(JobError, match="could not be written") as caught:
+        await outputs.write(heard, heard.job.audio_url)
+    assert caught.value.error_class is ErrorClass.OUTPUT_ERROR
+    assert await keys(s3, bucket) == set()
+
+
 BAD = [
     (Output("arn:aws:s3:us-east-1:1:accesspoint:x", "k", ("txt",)), "not a bucket's name"),
     (Output("No_Bucket", "k", ("txt",)), "not a bucket's name"),

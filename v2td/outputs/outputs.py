@@ -126,7 +126,11 @@ class Outputs:
             raise _error(f"{file.url} is the recording itself, which no transcript may overwrite")
 
     async def _write(self, file: _File, transcript: Transcript) -> None:
-        content = await _rendered(transcript, file.format)
+        try:
+            content = await _rendered(transcript, file.format)
+        except ValueError as error:  # JSON has no NaN, and a provider may have said it
+            _FAILED.inc()
+            raise _error(f"{file.url} could not be written: {error}") from error
         client = await self._store.client(file.bucket)
         try:
             await put(
