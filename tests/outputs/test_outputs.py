@@ -232,6 +232,37 @@ async def test_a_busy_server_passes(services: Services, make: MakeOutputs, proxy
     assert proxy.seen[0] == "PUT"
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "asked", "passes"),
+    [
+        (403, "AccessDenied", True, False),
+        (403, "AccessDenied", False, True),  # the configuration's bucket: somebody may open it to us
+        (403, "InvalidAccessKeyId", True, True),
+        (403, "RequestTimeTooSkewed", True, True),
+        (400, "ExpiredToken", True, True),
+        (400, "KeyTooLongError", True, False),
+        (400, "InvalidURI", False, False),
+        (405, "MethodNotAllowed", True, False),
+        (409, "OperationAborted", True, True),
+        (507, "XMinioStorageFull", True, True),
+    ],
+)
+async def test_who_is_to_blame(
+    services: Services, make: MakeOutputs, proxy: Proxy, *, status: int, code: str, asked: bool, passes: bool
+) -> None:
+    async def refuses(_: web.Request) -> web.Response:
+        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+        return web.Response(status=status, text=text, content_type="application/xml")
+
+    proxy.before = refuses
+    outputs = await make(s3=s3_settings(services, endpoint_url=proxy.url), formats=() if asked else ("txt",))
+    heard = transcript(output=Output("v2t-theirs", "key", ("txt",)) if asked else None)
+    with pytest.raises(JobError, match=f"could not be written: {code}") as caught:
+        await outputs.write(heard, heard.job.audio_url)
+    assert caught.value.error_class is ErrorClass.OUTPUT_ERROR
+    assert isinstance(caught.value, TransientJobError) is passes
+
+
 async def test_no_credentials_pass(make: MakeOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
