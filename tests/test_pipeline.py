@@ -26,7 +26,7 @@ from v2td.engine import Engine, find_model, plan, read_machine
 from v2td.errors import ErrorClass, JobError, NoRoomError
 from v2td.fetch import Downloader
 from v2td.intake import DeadLetters
-from v2td.jobs import Audio, Coordinates, Failure, Job, Options, SourceRecord, Transcript
+from v2td.jobs import Audio, Coordinates, Failure, Job, Options, Outcome, SourceRecord, Transcript
 from v2td.limit import Deadlines
 from v2td.local import Local
 from v2td.outputs import Outputs
@@ -36,6 +36,7 @@ from v2td.providers import Providers
 from v2td.replays import Replays
 from v2td.speech import Decoders
 from v2td.store import Database, Writer
+from v2td.store.entry import Durable
 from v2td.store.rows import segment_rows
 
 pytestmark = pytest.mark.slow
@@ -55,9 +56,9 @@ class Recorder:
     async def send(self, failure: Failure) -> None:
         self.seen.append(("dead letter", failure))
 
-    async def write(self, outcome: object) -> object:
+    async def write(self, outcome: Outcome) -> Durable:
         self.seen.append(("row", outcome))
-        return outcome
+        return Durable(outcome, new=True)
 
 
 @pytest.fixture
