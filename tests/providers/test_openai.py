@@ -1,6 +1,7 @@
 """The provider against a server that decodes what it is sent, hears the tones in it, and fails as it is told."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -401,6 +402,20 @@ async def test_an_api_that_is_down(tones: Samples, tmp_path: Path) -> None:
             assert "no connection" in (await provider.health() or "")
 
 
+async def test_an_api_that_takes_no_connection(tones: Samples, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # as many as wait at most, and a little more
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        nobody = API(url=f"http://127.0.0.1:{full.getsockname()[1]}/v1")
+        with pytest.raises(ProviderFailedError, match="connect_seconds"):
+            await transcribe(nobody, tones, tmp_path, settings_={"connect_seconds": 0.2})
+
+
 async def test_chunks_that_were_paid_for_are_not_thrown_away(api: API, tones: Samples, tmp_path: Path) -> None:
     api.faults = [None, faulty_api.refuse(503, Retry_After="0"), faulty_api.disconnect]
     heard = await transcribe(api, tones, tmp_path, settings_=CHUNKED)
@@ -506,6 +521,18 @@ async def test_requests_keep_to_their_rate(
     # What is counted is when they leave, and they take a moment to arrive.
     assert times[2] - times[0] > 0.9
     assert times[4] - times[2] > 0.9
+
+
+async def test_who_waits_for_a_turn_is_told_to_wait_too(
+    api: API, tones: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_client, "RATE_SECONDS", 0.5)
+    api.faults = [faulty_api.refuse(429, Retry_After="30")]
+    async with OpenAIProvider(settings(api, requests_per_minute=1)) as provider:
+        jobs = (provider.transcribe(recording(tones, windows(TONES), tmp_path)) for _ in range(3))
+        failed = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [type(each) for each in failed] == [ProviderFailedError] * 3
+    assert len(api.asked) == 1
 
 
 async def test_connections_are_kept_and_bounded(api: API, tones: Samples, tmp_path: Path) -> None:
