@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from v2td.engine.machine import Machine, parse_list, read_machine
+from v2td.machine import Machine, parse_list, read_machine
 
 FOLDER = Path(__file__).parent / "machines"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v2td.engine.machine import parse_list
 from v2td.engine.placement import openmp
 from v2td.engine.topology import SlotPlan
+from v2td.machine import parse_list
 
 LOAD = """
 import json, os, sys

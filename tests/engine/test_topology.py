@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from tests.engine.recorded import read_recorded
 from v2td.config import EngineSettings
-from v2td.engine.machine import Cpu, Machine, read_machine
 from v2td.engine.topology import MODEL_SHARE, OWN_BYTES, Plan, SlotPlan, plan, refit, reserved_cores, speedup
 from v2td.errors import ConfigError
+from v2td.machine import Cpu, Machine, read_machine
 
 GIB = 1 << 30
 

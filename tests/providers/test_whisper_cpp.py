@@ -20,6 +20,7 @@ from v2td.config import WhisperCppSettings
 from v2td.config.languages import LANGUAGES
 from v2td.errors import ConfigError, ProviderRefusedError
 from v2td.jobs import Options, Span, Window
+from v2td.machine import Cpu, Machine
 from v2td.providers.whisper_cpp import WhisperCppChild, place
 from v2td.providers.whisper_cpp_worker import WindowSound, read_window
 
@@ -37,6 +38,10 @@ def settings() -> WhisperCppSettings:
 async def provider(settings: WhisperCppSettings) -> AsyncIterator[WhisperCppChild]:
     async with WhisperCppChild(settings) as provider:
         yield provider
+
+
+def machine(cores: int) -> Machine:
+    return Machine(tuple(Cpu(number, core=number) for number in range(cores)))
 
 
 async def test_bundled_recordings_get_their_text_language_and_times(provider: WhisperCppChild, tmp_path: Path) -> None:
@@ -169,12 +174,24 @@ async def test_it_runs_on_its_cpus_with_its_threads_niced_and_without_our_secret
 def test_threads_are_those_of_the_seeds_table() -> None:
     model = Path("/models/ggml-large-v2.bin")
     for cores, threads in ((8, 6), (10, 8), (12, 10), (4, 2), (3, 1), (2, 1), (1, 1)):
-        assert place(WhisperCppSettings(name="a", model=model), list(range(cores))) == (threads, tuple(range(threads)))
+        own = tuple(range(threads))
+        assert place(WhisperCppSettings(name="a", model=model), machine(cores)) == (threads, own)
     chosen = WhisperCppSettings(name="a", model=model, cpus=(4, 5, 6))
-    assert place(chosen, list(range(8))) == (3, (4, 5, 6))
-    assert place(chosen.model_copy(update={"threads": 2}), list(range(8))) == (2, (4, 5, 6))
+    assert place(chosen, machine(8)) == (3, (4, 5, 6))
+    assert place(chosen.model_copy(update={"threads": 2}), machine(8)) == (2, (4, 5, 6))
     with pytest.raises(ConfigError, match=r"providers.whisper_cpp.cpus = \[6\]: .* \[0, 1, 2, 3, 4, 5\]"):
-        place(chosen, list(range(6)))
+        place(chosen, machine(6))
+
+
+def test_threads_are_for_cores_and_for_what_the_cgroup_allows() -> None:
+    settings = WhisperCppSettings(name="a", model=Path("/models/ggml-large-v2.bin"))
+    twins = Machine(tuple(Cpu(number, core=number // 2, twin=number % 2) for number in range(16)))
+    assert place(settings, twins) == (6, (0, 2, 4, 6, 8, 10))
+    assert place(settings.model_copy(update={"threads": 9}), twins) == (9, (0, 1, 2, 4, 6, 8, 10, 12, 14))
+    assert place(settings, replace(twins, quota=4.0)) == (2, (0, 2))
+    assert place(settings, replace(twins, quota=0.5)) == (1, (0,))
+    slow_first = Machine(tuple(Cpu(number, core=number, capacity=400 if number < 4 else 1024) for number in range(8)))
+    assert place(settings, slow_first) == (6, (0, 1, 4, 5, 6, 7))
 
 
 async def test_several_of_them_have_their_own_name_model_and_process(settings: WhisperCppSettings) -> None:

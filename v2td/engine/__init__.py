@@ -7,10 +7,10 @@ from v2td.engine.batch import WindowRequest, WindowResult
 from v2td.engine.engine import Engine
 from v2td.engine.hearing import Hearing, Recognition
 from v2td.engine.layout import plan_slots
-from v2td.engine.machine import read_machine
 from v2td.engine.manifest import write_manifest
 from v2td.engine.models import find_model, models_folder, verified_model
 from v2td.engine.topology import Plan, plan
+from v2td.machine import read_machine
 
 __all__ = [
     "Engine",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from v2td.engine.machine import FULL_CAPACITY, Cpu
+from v2td.machine import FULL_CAPACITY, Cpu
 
 Group = tuple[Cpu, ...]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from v2td.config import EngineSettings
 from v2td.engine.footprint import batch_bytes, estimated_bytes
-from v2td.engine.machine import read_machine
 from v2td.engine.topology import Plan, plan, refit
+from v2td.machine import read_machine
 
 UNCERTAIN = 1.5  # an estimate may be so far off; where even that fits, nothing needs to be measured
 

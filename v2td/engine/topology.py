@@ -10,8 +10,8 @@ from math import inf
 
 from v2td.config import EngineSettings
 from v2td.engine.cpu_groups import Group, cpu_groups, is_whole, speed_class
-from v2td.engine.machine import Cpu, Machine
 from v2td.errors import ConfigError
+from v2td.machine import Cpu, Machine
 
 PARALLEL = 0.75  # of the work that threads share: two are 1.6 times as fast as one (1.8 at encoding, less at decoding)
 THREADS_MAX = 16  # of a slot, unless set by hand: beyond, the part that they do not share is what counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from v2td.errors import ConfigError, ErrorClass, JobError, ProviderFailedError, 
 from v2td.jobs import Heard, Segment, Word
 from v2td.limit import PriorityLimit
 from v2td.logs import get_logger
+from v2td.machine import Machine, read_machine
 from v2td.providers import whisper_cpp_worker as worker
 from v2td.providers.ggml_file import GgmlFile, read_ggml
 from v2td.providers.protocol import EVERYTHING, Capabilities, Recording
@@ -50,7 +52,7 @@ class WhisperCppChild:
         self._path = settings.model
         self._settings = settings
         self._file: GgmlFile | None = None
-        threads, cpus = place(settings, sorted(os.sched_getaffinity(0)))
+        threads, cpus = place(settings, read_machine())
         self._child = Child(
             f"whisper.cpp {self.name}",
             worker.setup,
@@ -185,11 +187,14 @@ class WhisperCppChild:
         log.info("whisper.cpp is ready", provider=self.name, model=self.model, pid=self.pid)
 
 
-def place(settings: WhisperCppSettings, usable: list[int]) -> tuple[int, tuple[int, ...]]:
+def place(settings: WhisperCppSettings, machine: Machine) -> tuple[int, tuple[int, ...]]:
     """Return the number of threads, and the CPUs that they are pinned to, of those that we may use (pure)."""
-    missing = sorted(set(settings.cpus) - set(usable))
-    if missing:
-        raise ConfigError("providers.whisper_cpp.cpus", str(missing), f"we may use {usable} alone")
-    cpus = settings.cpus or tuple(usable)
-    threads = settings.threads or (len(cpus) if settings.cpus else max(1, len(cpus) - SYSTEM_CPUS))
-    return threads, settings.cpus or cpus[:threads]
+    usable = sorted(machine.cpus, key=lambda cpu: (cpu.twin, -cpu.capacity, cpu.node, cpu.number))  # cores, fast ones
+    numbers = [cpu.number for cpu in usable]
+    if missing := sorted(set(settings.cpus) - set(numbers)):
+        raise ConfigError("providers.whisper_cpp.cpus", str(missing), f"we may use {sorted(numbers)} alone")
+    if settings.cpus:
+        return settings.threads or len(settings.cpus), settings.cpus
+    cores = min(machine.cores, math.ceil(machine.quota or machine.cores))
+    threads = settings.threads or max(1, cores - SYSTEM_CPUS)
+    return threads, tuple(sorted(numbers[:threads]))

@@ -1,4 +1,4 @@
-"""The look at the machine that the slots are planned from: /sys, /proc, the cgroups (v1 and v2), our own affinity mask.
+"""The look at the machine that processes are planned from: /sys, /proc, the cgroups (v1 and v2), our own affinity mask.
 
 The kernel has taken the cpuset out of the affinity mask already. What cannot be read is taken as absent: sandboxes
 hide much, and every machine has at least the CPUs of the mask.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from v2td.engine.cgroups import cpu_quota, memory_limit
+from v2td.cgroups import cpu_quota, memory_limit
 
 FULL_CAPACITY = 1024
 

@@ -6,8 +6,8 @@ import psutil
 import pytest
 
 from tests.engine.recorded import NAMES, read_recorded
-from v2td.engine.cgroups import cpu_quota, memory_limit
-from v2td.engine.machine import Cpu, parse_list, read_machine
+from v2td.cgroups import cpu_quota, memory_limit
+from v2td.machine import Cpu, parse_list, read_machine
 
 GIB = 1 << 30
 
