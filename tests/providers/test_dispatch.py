@@ -384,7 +384,8 @@ async def test_and_one_whose_attempt_is_over() -> None:
 async def test_who_is_not_well_is_asked_last(build: Build) -> None:
     sick = Scripted("sick")
     sick.trouble = "no model"
-    providers = build(sick, routing={"default": "sick", "fallback": ["local"]})
+    local = Scripted()
+    providers = build(sick, local=local, routing={"default": "sick", "fallback": ["local"]})
     decision = decided(providers)
     watching = asyncio.create_task(providers.run())
     while providers.status()[1]["trouble"] is None:
@@ -394,6 +395,9 @@ async def test_who_is_not_well_is_asked_last(build: Build) -> None:
     assert (answer.provider.name, answer.tried) == ("local", (("sick", "it is not well: no model"),))
     alone = decided(providers, provider="sick")  # better than not to try at all
     assert (await providers.transcribe(alone, Source().recording())).provider is sick
+    local._answers = iter([ProviderFailedError("down")])
+    answer = await providers.transcribe(decision, Source().recording())
+    assert (answer.provider, answer.tried) == (sick, (("local", "down"),))
     watching.cancel()
     await asyncio.wait({watching})
 

@@ -229,6 +229,7 @@ class _Tries:
                 self._gave_up = self._gave_up or each.name
                 self._said[each.name] = LEFT_ALONE if each.trouble is None else f"it is not well: {each.trouble}"
         self._left = [[each for each in members if each is not member] for members in self._left]
+        self._said.pop(member.name, None)  # it may be asked though it is not well
         if not member.admit():
             self._passed.append(member)
             self._said[member.name] = LEFT_ALONE
