@@ -65,6 +65,7 @@ class Server:
     model: Path
     folder: Path
     port: int
+    options: tuple[str, ...] = ()
     process: Process | None = None
 
     @property
@@ -76,7 +77,7 @@ class Server:
         """Starts it and waits until its model is loaded.  Raises ServiceError."""
         log = self.folder / "whisper-server.log"
         address = ["--host", "127.0.0.1", "--port", str(self.port)]
-        command: list[str | Path] = [self.program, *address, "-m", self.model, "-t", "1"]
+        command: list[str | Path] = [self.program, *address, "-m", self.model, "-t", "1", *self.options]
         self.process = spawn(PROGRAM, command, log=log, cwd=self.folder)
         await until_answers(self.process, self._answers, log=log, timeout_seconds=_START_SECONDS)
 
@@ -104,10 +105,10 @@ class Server:
 
 
 @asynccontextmanager
-async def running(build: Path, model: Path, folder: Path) -> AsyncIterator[Server]:
+async def running(build: Path, model: Path, folder: Path, *options: str) -> AsyncIterator[Server]:
     """A server of that build with a model, which is gone at the end.  Raises ServiceError."""
     (port,) = free_ports(1)
-    server = Server(build / PROGRAM, model, folder, port)
+    server = Server(build / PROGRAM, model, folder, port, options)
     try:
         await server.start()
         yield server
