@@ -45,6 +45,11 @@ def test_it_is_cut_in_the_longest_of_the_late_pauses() -> None:
     assert [rounded(chunk) for chunk in cut(packed(spans), 20)] == [(0, 17.3), (17.7, 22.3)]
 
 
+def test_of_equal_pauses_the_last_one_fills_the_chunk_best() -> None:
+    spans = seconds((0, 10), (11, 15.5), (16.5, 19), (20, 23))
+    assert [rounded(chunk) for chunk in cut(packed(spans), 20)] == [(0, 19.3), (19.7, 23.3)]
+
+
 def test_a_long_pause_is_not_sent() -> None:
     pause = LONG_PAUSE / SECOND
     spans = seconds((0, 2), (2 + pause, 4 + pause))
