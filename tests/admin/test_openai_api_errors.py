@@ -1,6 +1,10 @@
 """How the API says what went wrong, to the official client above all."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,6 +17,7 @@ from tests.admin.speaking import Told, api, client_of
 from v2td.admin import serve
 from v2td.config import AdminSettings, ApiSettings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ProviderFailedError, ServiceError
+from v2td.fetch.spool import Incoming
 
 
 class TestErrors:
@@ -81,6 +86,23 @@ class TestErrors:
                 assert event.delta == expected
             with pytest.raises(openai.APIError, match="it ends early"):
                 await anext(stream)
+
+    @pytest.mark.parametrize("length", [5, 500_000])
+    async def test_a_full_disk_asks_to_come_again(
+        self, told: Told, monkeypatch: pytest.MonkeyPatch, length: int
+    ) -> None:
+        @contextmanager
+        def full() -> Iterator[Incoming]:
+            with FileIO("/dev/full", "w") as file:
+                yield Incoming(Path("/dev/full"), file)
+
+        monkeypatch.setattr(told, "receive", full)
+        before = counted("failed")
+        async with api(Daemon(transcriber=told)) as url, client_of(url) as client:
+            with pytest.raises(openai.InternalServerError, match="no room") as caught:
+                await client.audio.transcriptions.create(model="demo", file=bytes(length))
+            assert (caught.value.status_code, caught.value.response.headers["Retry-After"]) == (503, "5")
+        assert counted("failed") == before + 1
 
     async def test_nothing_is_taken_while_nothing_is_ready(self, told: Told) -> None:
         daemon = Daemon(transcriber=told, not_ready="stopping")

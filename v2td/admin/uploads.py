@@ -71,16 +71,16 @@ class Uploads:
             raise RefusedError(415, f"send it as {FORM}", code="unsupported_media_type")
         if (request.content_length or 0) > self._api.max_bytes + self._admin.max_body_bytes:
             raise self._too_large()
-        await _invite(request)
         with _as_refusals():
-            fields = await self._read(request, file)
-        return parse(fields)
+            await _invite(request)
+        return parse(await self._read(request, file))
 
     async def _read(self, request: web.Request, file: Receiving) -> dict[str, list[str]]:
         """Return the fields; the recording goes into the file."""
         fields: dict[str, list[str]] = {}
         found, room = False, self._admin.max_body_bytes
-        reader = _Parts(request.headers, request.content)
+        with _as_refusals():
+            reader = _Parts(request.headers, request.content)
         for _ in range(MAX_PARTS + 1):
             part = await self._in_time(reader.next())
             if part is None:
@@ -120,7 +120,8 @@ class Uploads:
         """Return what comes next; who sends nothing for so long holds a place and a file for nothing."""
         try:
             async with asyncio.timeout(self._admin.request_seconds) as silence:
-                return await reading
+                with _as_refusals():
+                    return await reading
         except TimeoutError:
             if not silence.expired():
                 raise
