@@ -168,6 +168,7 @@ class Pipeline:
         for attempt in range(1, self._settings.pipeline.attempts + 1):
             try:
                 outputs = await self._rooms.outputs.write(outcome, outcome.job.audio_url)
+                await failpoints.reach("pipeline.output_written")
             except TransientJobError as error:
                 failed: JobError = error
                 if attempt < self._settings.pipeline.attempts:
@@ -175,8 +176,13 @@ class Pipeline:
             except JobError as error:
                 failed = error
                 break
+            except ServiceError:
+                raise
+            except Exception as error:  # a bug of ours that this transcript found: the others go on
+                log.exception("unexpected")
+                failed = JobError(ErrorClass.POISON, f"unexpected {type(error).__name__}: {error}")
+                break
             else:
-                await failpoints.reach("pipeline.output_written")
                 return replace(outcome, timings={**outcome.timings, "outputs": list(outputs)}) if outputs else outcome
         if self._settings.output.on_error == "ignore":
             log.warning("no files", reason=failed.reason)

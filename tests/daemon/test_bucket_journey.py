@@ -182,6 +182,19 @@ async def test_files_come_before_the_row(world: World, bucket: str, s3: Any, mon
     assert await read(s3, bucket, key) == first
 
 
+async def test_a_bug_in_writing_costs_one_job(world: World, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"output__bucket": bucket, "output__formats": ["srt"], "testing__failpoints": True}
+    await world.submit({"audio_url": f"{world.web}/{CLIP.name}"}, {"audio_url": f"{world.web}/{OTHER.name}"})
+    monkeypatch.setenv("V2TD_FAILPOINTS", "pipeline.output_written=raise")  # the first time
+    async with world.daemon(**settings) as daemon:
+        await world.until_finished(2, 60)
+        assert await daemon.terminate() == 0
+    (failed,) = await world.rows("SELECT error_class, reason FROM failures")
+    assert failed["error_class"] == "poison"
+    assert "FailpointError" in failed["reason"]
+    assert len(await world.rows("SELECT FROM transcriptions")) == 1
+
+
 @pytest.mark.parametrize("on_error", ["fail", "ignore"])
 async def test_a_store_that_is_away(world: World, gateways: Gateways, on_error: str) -> None:
     gateways.kill(gateways.ports[0])
