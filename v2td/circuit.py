@@ -47,7 +47,12 @@ class Circuit:
         return now
 
     def judge(self, durable: Outcome, began: float) -> None:
-        """Take note of a job's outcome."""
+        """Take note of a job's outcome; not of a redo that failed: its recording may be long gone, and we are well.
+
+        Else a person who has old jobs done again would stop live traffic.
+        """
+        if isinstance(durable, Failure) and durable.redo is not None:
+            return
         failed = isinstance(durable, Failure) and durable.error_class in PERHAPS_OURS
         now = time.monotonic()
         if not self._breaker.observe(failed=failed, began=began, now=now):

@@ -28,10 +28,11 @@ async def settings(services: Services, database: str, topic: MakeTopic) -> dict[
 async def test_all_is_well(
     v2td: Run, settings: dict[str, str], s3_settings: dict[str, str], bucket: str, services: Services
 ) -> None:
-    answer = await v2td("check", V2TD_S3__UPLOAD_BUCKET=bucket, **settings, **s3_settings)
+    told_in = {"V2TD_KAFKA__RESULTS_TOPIC": "no-such-topic-yet"}
+    answer = await v2td("check", V2TD_S3__UPLOAD_BUCKET=bucket, **settings, **s3_settings, **told_in)
     assert (answer.code, answer.stderr) == (0, "")
     told = answer.stdout
-    assert told.count("✓") == 9
+    assert told.count("✓") == 10
     assert "✗" not in told
     names = (
         "spool",
@@ -39,6 +40,7 @@ async def test_all_is_well(
         "kafka",
         "kafka topic",
         "kafka dead letters",
+        "kafka results",
         "kafka group",
         "postgres",
         "s3",

@@ -19,6 +19,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from tests.daemon.conftest import Row, World
+from tests.daemon.test_providers import KNOWING, plugin, program
+from tests.providers.example import install
 from v2td import bundled
 
 SHORT = tuple(each for each in bundled.recordings() if each.seconds < 30)
@@ -239,3 +241,23 @@ async def test_a_message_that_is_gone_cannot_be_asked_for_again(world: World, ot
     assert (answer.code, entry["result"]) == (1, "refused")
     assert entry["detail"] == f"its row has not all of its URL, and its message is not in {world.topic} any more"
     assert await world.rows("SELECT FROM redos") == []
+
+
+async def test_it_may_go_to_another_provider_and_back(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(install(tmp_path / "package")))
+    settings = {"providers__plugins": [plugin("knowing", program(tmp_path, "knowing", KNOWING))]}
+    await transcribed(world, {"id": "call", "audio_url": SHORT[0].path.as_uri()}, **settings)
+    async with world.daemon(**settings) as daemon:
+        there = await redo(world, "--where", "provider='local'", "--provider", "knowing", **settings)
+        back = await redo(world, "--where", "provider='knowing'", "--model", "demo", **settings)
+        assert await daemon.terminate() == 0
+    assert (there.code, back.code) == (0, 0), (there, back)
+    assert there.stdout.split("  ")[1:] == ["done revision 1", "heart by knowing\n"]
+    rows = await revisions(world)
+    assert [(row["provider"], row["model"], row["text"]) for row in rows] == [
+        ("local", "demo", SHORT[0].text),
+        ("knowing", "heart", SHORT[0].text),
+        ("local", "demo", SHORT[0].text),
+    ]

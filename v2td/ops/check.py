@@ -134,7 +134,9 @@ async def _kafka(settings: Settings) -> list[Check]:
             topics = {topic["topic"]: topic for topic in await admin.describe_topics()}
             found = [Check("kafka", True, f"cluster {cluster['cluster_id']}, brokers: {len(cluster['brokers'])}")]
             found += [_topic(name, topics) for name in kafka.topics]
-            found.append(_dead_letters(kafka.dead_letter_topic, topics))
+            found.append(_ours("kafka dead letters", kafka.dead_letter_topic, topics))
+            if kafka.results_topic is not None:
+                found.append(_ours("kafka results", kafka.results_topic, topics))
             partitions = [
                 TopicPartition(name, each["partition"])
                 for name in kafka.topics
@@ -152,9 +154,9 @@ def _topic(name: str, topics: dict[str, Any]) -> Check:
     return Check("kafka topic", False, f"there is no topic {name}", hint)
 
 
-def _dead_letters(name: str, topics: dict[str, Any]) -> Check:
+def _ours(what: str, name: str, topics: dict[str, Any]) -> Check:
     there = "is there" if name in topics else "is not there yet; the daemon creates it when it starts, if it may"
-    return Check("kafka dead letters", True, f"{name} {there}")
+    return Check(what, True, f"{name} {there}")
 
 
 async def _group(admin: AIOKafkaAdminClient, settings: KafkaSettings, partitions: list[TopicPartition]) -> Check:
