@@ -4,7 +4,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -287,6 +287,32 @@ async def test_it_is_told_what_a_message_says(tmp_path: Path) -> None:
         "token_timestamps": "true",
     }
     assert asked[0]["file"].startswith(b"RIFF")
+
+
+@pytest.mark.parametrize("concurrency", [0, 2])
+async def test_as_many_windows_go_up_at_once_as_it_may_have_jobs(concurrency: int, tmp_path: Path) -> None:
+    under_way = most = 0
+    together = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal under_way, most
+        await request.read()
+        under_way += 1
+        most = max(most, under_way)
+        if under_way == 2:
+            together.set()
+        with suppress(TimeoutError):  # who is alone waits in vain
+            await asyncio.wait_for(together.wait(), 1)
+        under_way -= 1
+        return web.json_response({"language": "vietnamese", "segments": []})
+
+    async with stand_in(handler) as url:
+        settings = settings_of(url, concurrency=concurrency)
+        async with WhisperCppServer(settings) as provider, asyncio.TaskGroup() as group:
+            for number in range(4):
+                (tmp_path / str(number)).mkdir()
+                group.create_task(hear(provider, tmp_path / str(number), EN.path, ENGLISH))
+    assert most == (concurrency or 1)
 
 
 async def test_pcm_that_is_gone_is_no_fault_of_the_provider(provider: WhisperCppServer, tmp_path: Path) -> None:

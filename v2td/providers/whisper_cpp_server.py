@@ -31,7 +31,7 @@ CONNECT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 16_000_000  # of a window's text
 WHOLE_SEGMENTS = 1_000_000  # characters: the server divides longer ones in the middle of words
 TOLD_BYTES = 200  # of what an unhappy server says
-PROBE_LANGUAGE, PROBE_ANSWER = "vi", "vietnamese"  # a model for English alone answers "english"
+PROBE_LANGUAGE, ENGLISH_ALONE = "vi", ("english", "en")  # what a model that knows no other hears, whatever it is told
 UNNAMED = "whisper.cpp"  # the server tells nobody what its model is called
 SAMPLE_BYTES = 2
 
@@ -133,7 +133,7 @@ class WhisperCppServer:
         if self._multilingual is None:
             silence = wav(np.zeros(MIN_SAMPLES, np.float32))
             fields = {"language": PROBE_LANGUAGE, "beam_size": "1", "no_language_probabilities": "true"}
-            self._multilingual = (await self._post(silence, fields)).get("language") == PROBE_ANSWER
+            self._multilingual = (await self._post(silence, fields)).get("language") not in ENGLISH_ALONE
         return self._multilingual
 
     async def _ask(self, recording: Recording, sound: WindowSound, fields: dict[str, str]) -> dict[str, Any]:
