@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import Any, Self
 
 from v2td import metrics
-from v2td.config import Settings
+from v2td.config import LOCAL, Settings
 from v2td.errors import ErrorClass, JobError, ProviderFailedError, ProviderRefusedError
 from v2td.jobs import MAX_REASON, Heard, Options
 from v2td.logs import get_logger
@@ -110,6 +110,9 @@ class Providers:
         Raises ProviderFailedError when all fail and another attempt may help, ProviderRefusedError when none takes it,
         and what the recording's windows raise.
         """
+        if decision.chain == (LOCAL,):  # as nearly always, and it takes anything: no detour for those
+            engine = self._members[0]
+            return Answer(await engine.hear(recording), engine.provider)
         tries = _Tries(self._chain(decision), recording.options, decision.language)
         async with Rewound(recording) as rewound:
             while ready := tries.ready():
@@ -132,7 +135,8 @@ class Providers:
     @asynccontextmanager
     async def expecting(self, route: Decision | Needs) -> AsyncIterator[None]:
         """Count a job, wherever it waits, among those that wait for its provider; until it is done."""
-        members = self._having(route.target, route.model) if isinstance(route, Decision) else []
+        known = isinstance(route, Decision) and route.target != LOCAL  # which takes any number
+        members = self._having(route.target, route.model) if known else []
         for each in members:
             each.places.expect(1)
         try:

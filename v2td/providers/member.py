@@ -10,11 +10,11 @@ from v2td import metrics
 from v2td.breaker import CircuitBreaker
 from v2td.config import LOCAL, Settings
 from v2td.errors import JobError, ProviderFailedError, ProviderRefusedError, ServiceError, first_of
-from v2td.jobs import MAX_REASON, Heard
+from v2td.jobs import MAX_REASON, SAMPLE_RATE, Heard
 from v2td.logs import get_logger
 from v2td.providers.heard import checked
 from v2td.providers.places import Places
-from v2td.providers.protocol import Provider
+from v2td.providers.protocol import Provider, Recording
 from v2td.providers.windows import Rewound
 
 log = get_logger(__name__)
@@ -53,6 +53,9 @@ class Member:
             jobs=settings.providers.breaker_jobs,
             pause_seconds=settings.providers.breaker_pause_seconds,
         )
+        self._ok = metrics.PROVIDER_JOBS.labels(self.name, "ok")
+        self._seconds = metrics.PROVIDER_SECONDS.labels(self.name)
+        self._audio_seconds = metrics.PROVIDER_AUDIO_SECONDS.labels(self.name)
         self.note_health(None)
         self.open_seconds  # noqa: B018 (its gauge is there from the start)
         for result in ("ok", "failed", "refused"):
@@ -90,6 +93,19 @@ class Member:
             raise
         self._note("ok", began, failed=self._slow(began, rewound))
         metrics.PROVIDER_COST.labels(self.name).inc(heard.cost)
+        return heard
+
+    async def hear(self, recording: Recording) -> Heard:
+        """Return what it hears, where nobody else would be asked; raises what it raises."""
+        began = time.monotonic()
+        self.places.take()
+        try:
+            heard = await self.provider.transcribe(recording)
+        finally:
+            self.places.leave()
+        self._ok.inc()
+        self._seconds.observe(time.monotonic() - began)
+        self._audio_seconds.inc(max((each.pieces[-1].end for each in heard.windows), default=0) / SAMPLE_RATE)
         return heard
 
     async def look(self) -> None:
