@@ -14,7 +14,8 @@ from v2td.errors import ErrorClass
 from v2td.jobs import Coordinates, Failure, Outcome, Replay, SourceRecord, Transcript
 from v2td.store import Database, Writer, batch, durable_jobs, ensure_partitions, find_replay, ledger, open_database
 from v2td.store.connection import Connection
-from v2td.store.rows import MAX_PAYLOAD_BYTES, rows_of
+from v2td.store.encoding import MAX_PAYLOAD_BYTES
+from v2td.store.rows import rows_of
 
 RECORD = SourceRecord(b"key", b'{"audio_url": "x"}', (("v2td-replay-of", b"..."),))
 FAILED = coordinates(1)

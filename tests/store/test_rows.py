@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 from tests.store.outcomes import coordinates, failure, transcript
 from v2td.jobs import SourceRecord, Word
 from v2td.store import StoredFailure, StoredSegment, StoredTranscription
+from v2td.store.encoding import MAX_PAYLOAD_BYTES, encode_headers, record_time
 from v2td.store.rows import (
-    MAX_PAYLOAD_BYTES,
     MAX_SHARED_BYTES,
     FailureRow,
     SegmentRow,
     TranscriptionRow,
-    encode_headers,
     failure_row,
-    record_time,
     segment_rows,
     transcription_row,
 )

@@ -25,7 +25,7 @@ from v2td.messages.headers import REDO_OF, REVISION
 from v2td.ops import request
 from v2td.ops.originals import Originals, open_originals
 from v2td.store import Database, StoredTranscription, open_database, redos
-from v2td.store.binary import decode_bytes
+from v2td.store.encoding import decode_bytes
 from v2td.store.redos import Asked, Key, Selection, Wish
 from v2td.store.requests import fields_of, request_of
 

@@ -11,11 +11,11 @@ from uuid import UUID
 
 from v2td.jobs import Coordinates, Headers, SourceRecord
 from v2td.store.batch import FORGET, LOCK, partition_keys
-from v2td.store.binary import decode_bytes
+from v2td.store.encoding import CUT, MAX_PAYLOAD_BYTES, decode_bytes
 from v2td.store.pool import Database
 from v2td.store.reader import StoredFailure
 from v2td.store.replays import is_of, original
-from v2td.store.rows import CUT, DROPPED, MAX_PAYLOAD_BYTES, REQUESTED
+from v2td.store.rows import DROPPED, REQUESTED
 from v2td.store.sanitise import clean_text
 
 __all__ = [

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from v2td.store.encoding import record_time
 from v2td.store.pool import Database
-from v2td.store.rows import record_time
 from v2td.store.sanitise import clean_text
 
 MAX_MATCHES = 20  # of a job_id that many messages share

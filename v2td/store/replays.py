@@ -7,8 +7,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from v2td.jobs import Coordinates, Replay, SourceRecord
+from v2td.store.encoding import MAX_PAYLOAD_BYTES
 from v2td.store.pool import Database
-from v2td.store.rows import MAX_PAYLOAD_BYTES, REQUESTED
+from v2td.store.rows import REQUESTED
 
 _FAILURE = """
 SELECT id, cluster_id, topic, kafka_partition, kafka_offset, record_index, record_timestamp_ms,

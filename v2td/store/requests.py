@@ -8,7 +8,7 @@ from typing import Any
 
 from v2td.jobs import Job, Options
 from v2td.messages import without_secrets
-from v2td.store.binary import encode_bytes
+from v2td.store.encoding import encode_bytes
 
 MAX_KEY_BYTES = 1024  # of the record's key; a longer one is not kept
 OPTIONS = tuple(field.name for field in fields(Options) if field.name != "task")  # which has a column

@@ -5,7 +5,7 @@ Text is made safe for Postgres here, JSON values when they are encoded (connecti
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -13,7 +13,6 @@ from uuid import UUID
 from v2td.jobs import (
     Coordinates,
     Failure,
-    Headers,
     Outcome,
     Redo,
     Replay,
@@ -23,19 +22,15 @@ from v2td.jobs import (
 )
 from v2td.messages import without_secrets
 from v2td.messages.headers import WHOLE_RECORD
-from v2td.store.binary import encode_bytes
+from v2td.store.encoding import MAX_PAYLOAD_BYTES, encode_headers, record_time
 from v2td.store.requests import request_of
 from v2td.store.sanitise import clean_text
 
 REQUESTED = "requested"  # replay_state of a failure that is to be done again
 DROPPED = "dropped"  # and of one that a person gave up
-CUT = "v2td-truncated"  # stands for the headers that found no room, with an empty value
-MAX_PAYLOAD_BYTES = 65_536  # of a record's value; of its key and of all its headers too
 MAX_SHARED_BYTES = 1024  # of key and headers where another failure of the record has them
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _options_sha256 = lru_cache(maxsize=1024)(options_sha256)  # the same for most jobs
-_LAST_TIMESTAMP_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 class TranscriptionRow(NamedTuple):
@@ -287,29 +282,6 @@ def replay_row(outcome: Outcome) -> ReplayRow | None:
         kafka_offset=at.offset,
         record_sha256=Replay.digest(record),
     )
-
-
-def record_time(timestamp_ms: int) -> datetime | None:
-    """Return a record's timestamp, None for Kafka's "none" (-1) and for what a datetime cannot hold."""
-    if not 0 <= timestamp_ms <= _LAST_TIMESTAMP_MS:
-        return None
-    return _EPOCH + timedelta(milliseconds=timestamp_ms)
-
-
-def encode_headers(headers: Headers, room: int = MAX_PAYLOAD_BYTES) -> list[list[Any]]:
-    """Return headers as JSON: [name, "text"], or [name, {"base64": "…"}] where the value is no clean UTF-8.
-
-    Headers beyond `room` bytes in all are left out, and CUT says so.
-    """
-    encoded: list[list[Any]] = []
-    size = 0
-    for name, value in headers:
-        size += len(name) + len(value)
-        if size > room:
-            encoded.append([CUT, ""])
-            break
-        encoded.append([name, encode_bytes(value)])
-    return encoded
 
 
 def _words(segment: Segment) -> list[dict[str, Any]] | None:
