@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,20 +41,20 @@ _OPTIONS = (
 def build(folder: Path) -> None:
     """Compiles ``folder``/whisper-server; two minutes.  Raises subprocess.CalledProcessError when that fails."""
     sources = folder / "sources"
-    asked = ["--no-deps", "--no-binary", "pywhispercpp", f"pywhispercpp=={VERSION}"]
-    _run(sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "-d", str(sources), *asked)
-    archive = sources / f"pywhispercpp-{VERSION}.tar.gz"
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != SHA256:
-        raise ServiceError(f"{archive.name} has the SHA-256 {found}, not {SHA256}")
-    with tarfile.open(archive) as packed:
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"pywhispercpp=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "-d", str(sources)]
+    # pip runs a part of the sources to learn their name: not before it has compared the hash.
+    _run(*pip, "--no-deps", "--no-binary", "pywhispercpp", "--require-hashes", "-r", str(wanted))
+    with tarfile.open(sources / f"pywhispercpp-{VERSION}.tar.gz") as packed:
         packed.extractall(sources, filter="data")
     tree = sources / f"pywhispercpp-{VERSION}" / "whisper.cpp"
     objects = folder / "objects"
     _run("cmake", "-S", str(tree), "-B", str(objects), *_OPTIONS)
     _run("cmake", "--build", str(objects), "--target", PROGRAM, "-j", str(len(os.sched_getaffinity(0))))
     (objects / "bin" / PROGRAM).rename(folder / PROGRAM)
-    _run("rm", "-rf", str(sources), str(objects))
+    for each in (sources, objects):
+        shutil.rmtree(each)
 
 
 @dataclass(slots=True)
