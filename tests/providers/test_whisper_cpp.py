@@ -1,6 +1,7 @@
 """whisper.cpp in its child, with the bundled model as a GGML file, on recordings whose text is known."""
 
 import importlib
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from v2td.config.languages import LANGUAGES
 from v2td.errors import ConfigError, ProviderRefusedError
 from v2td.jobs import Options, Span, Window
 from v2td.machine import Cpu, Machine
+from v2td.providers.ggml_file import GgmlFile
 from v2td.providers.whisper_cpp import WhisperCppChild, place
 from v2td.providers.whisper_cpp_worker import WindowSound, read_window
 
@@ -38,6 +40,18 @@ def settings() -> WhisperCppSettings:
 async def provider(settings: WhisperCppSettings) -> AsyncIterator[WhisperCppChild]:
     async with WhisperCppChild(settings) as provider:
         yield provider
+
+
+def for_english_alone(whole: bytes) -> bytes:
+    """Return a GGML file with one token less, the last of the embedding's rows."""
+    name = b"decoder.token_embedding.weight"
+    place = whole.index(name)
+    width, rows = struct.unpack("<2i", whole[place - 8 : place])
+    values = whole[place + len(name) :][: 2 * width * rows]
+    assert rows == 51865
+    fewer = struct.pack("<2i", width, rows - 1) + name + values[: 2 * width * (rows - 1)]
+    patched = whole[: place - 8] + fewer + whole[place + len(name) + len(values) :]
+    return patched[:4] + struct.pack("<i", rows - 1) + patched[8:]
 
 
 def machine(cores: int) -> Machine:
@@ -192,6 +206,33 @@ def test_threads_are_for_cores_and_for_what_the_cgroup_allows() -> None:
     assert place(settings, replace(twins, quota=0.5)) == (1, (0,))
     slow_first = Machine(tuple(Cpu(number, core=number, capacity=400 if number < 4 else 1024) for number in range(8)))
     assert place(settings, slow_first) == (6, (0, 1, 4, 5, 6, 7))
+
+
+def test_what_it_can_depends_on_its_vocabulary(settings: WhisperCppSettings) -> None:
+    provider = WhisperCppChild(settings)
+    for tokens, languages, translates in (
+        (51864, frozenset({"en"}), False),
+        (51865, frozenset(LANGUAGES) - {"yue"}, True),
+        (51866, None, True),
+    ):
+        provider._file = GgmlFile(tokens, "digest")
+        assert provider.capabilities.languages == languages
+        assert ("translate" in provider.capabilities.tasks) == translates
+        assert provider.capabilities.split
+
+
+async def test_a_model_for_english_alone_hears_english_and_nothing_else(tmp_path: Path) -> None:
+    """The bundled one with a token less, which makes whisper.cpp take it for one, and number the special ones anew."""
+    model = tmp_path / "demo.en.bin"
+    model.write_bytes(for_english_alone(ggml_file().read_bytes()))
+    async with WhisperCppChild(WhisperCppSettings(name="en", model=model, threads=1)) as provider:
+        async with decoding(tmp_path, EN.path, Options()) as decoded:
+            heard = await provider.transcribe(decoded)  # whatever it is: it was not trained for this
+        assert (heard.language, heard.language_probability) == ("en", None)
+        for options in (Options(language="vi"), Options(task="translate")):
+            async with decoding(tmp_path, VI.path, options) as decoded:
+                with pytest.raises(ProviderRefusedError, match="English alone"):
+                    await provider.transcribe(decoded)
 
 
 async def test_several_of_them_have_their_own_name_model_and_process(settings: WhisperCppSettings) -> None:
