@@ -21,7 +21,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from tests.daemon.conftest import Row, World
 from tests.daemon.test_providers import KNOWING, plugin, program
 from tests.providers.example import install
-from v2td import bundled
+from v2td import bundled, failpoints
 
 SHORT = tuple(each for each in bundled.recordings() if each.seconds < 30)
 
@@ -216,7 +216,7 @@ async def test_a_daemon_that_dies_does_it_once(world: World, other: str, monkeyp
     asked = await redo(world, "--job", "call", "--model", other, "--no-wait", engine__model=other)
     assert asked.code == 0, asked
     with monkeypatch.context() as patch:
-        patch.setenv("V2TD_FAILPOINTS", "pipeline.written=kill")
+        patch.setenv(failpoints.VARIABLE, "pipeline.written=kill")
         async with world.daemon(engine__model=other, testing__failpoints=True) as daemon:
             await asyncio.wait_for(daemon.process.wait(), 60)
     assert [row["revision"] for row in await revisions(world)] == [0, 1]
@@ -261,3 +261,27 @@ async def test_it_may_go_to_another_provider_and_back(
         ("knowing", "heart", SHORT[0].text),
         ("local", "demo", SHORT[0].text),
     ]
+
+
+async def test_a_long_one_goes_on_where_a_dead_daemon_left_it(
+    world: World, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = next(each for each in bundled.recordings() if each.seconds > 60)
+    await transcribed(world, {"id": "long", "audio_url": long.path.as_uri()})
+    settings = {"engine__model": other, "engine__slots": 1, "pipeline__progress_seconds": 0.3}
+    assert (await redo(world, "--job", "long", "--model", other, "--no-wait", **settings)).code == 0
+    with monkeypatch.context() as patch:
+        patch.setenv(failpoints.VARIABLE, "slot.batch=sleep1@*")
+        slowly = {"engine__batch_windows": 1, "testing__failpoints": True}
+        async with world.daemon(**settings, **slowly) as daemon, asyncio.timeout(60):
+            while len(await world.rows("SELECT FROM window_results")) < 2:
+                await asyncio.sleep(0.05)
+            await daemon.kill()
+    saved = len(await world.rows("SELECT FROM window_results"))
+    async with world.daemon(**settings) as daemon:
+        answer = await redo(world, "--job", "long", "--model", other, **settings)
+        assert f"v2td_windows_resumed_total {saved}.0" in await daemon.metrics()
+        assert await daemon.terminate() == 0
+    assert answer.code == 0, answer
+    assert [(row["revision"], row["model"]) for row in await revisions(world)] == [(0, "demo"), (1, other)]
+    assert await world.rows("SELECT FROM window_results") == []

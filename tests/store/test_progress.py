@@ -8,7 +8,7 @@ import pytest
 
 from tests.store.conftest import Writing, until
 from tests.store.outcomes import coordinates, failure, transcript
-from v2td.jobs import Outcome, Replay
+from v2td.jobs import Outcome, Redo, Replay
 from v2td.store import (
     Database,
     Unfinished,
@@ -17,6 +17,7 @@ from v2td.store import (
     forget_old,
     load_windows,
     note_death,
+    redos,
     save_windows,
     unfinished,
 )
@@ -93,6 +94,23 @@ async def test_what_comes_after_the_outcome_is_left_out(outcome: Outcome, writin
     await save_windows(store, [window(1), window(2)])
     assert await note_death(store, coordinates(1)) == 0
     assert await unfinished(store) == Unfinished(frozenset({coordinates(2).row_id()}), {})
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+async def test_another_revision_has_progress_until_it_ends(writing: Writing, store: Database, *, fails: bool) -> None:
+    row_id = coordinates(1).row_id()
+    redo: dict[str, Any] = {"replay": Replay(coordinates(9, topic="redo")), "redo": Redo(1, "large")}
+    async with writing() as writer:
+        await writer.write(transcript(1))
+        await redos.note(store, "large", None, [redos.Wish(row_id, "ab")])
+        await save_windows(store, [window(1), window(1, 1)])
+        assert await note_death(store, coordinates(1)) == 1
+        assert await unfinished(store) == Unfinished(frozenset({row_id}), {row_id: 1})
+        await writer.write(failure(1, **redo) if fails else transcript(1, job=redo))
+        assert await unfinished(store) == NOTHING
+        await save_windows(store, [window(1)])
+        assert await note_death(store, coordinates(1)) == 0
+    assert await unfinished(store) == NOTHING
 
 
 @pytest.mark.parametrize(

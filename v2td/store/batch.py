@@ -11,7 +11,7 @@ from uuid import UUID
 from v2td import failpoints
 from v2td.jobs import Coordinates
 from v2td.store.connection import Connection
-from v2td.store.rows import REQUESTED, FailureRow, ReplayRow, Rows, SegmentRow, TranscriptionRow
+from v2td.store.rows import REQUESTED, FailureRow, RedoRow, ReplayRow, Rows, SegmentRow, TranscriptionRow
 from v2td.store.sanitise import clean_text
 
 LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key"  # of what `lock_keys` says
@@ -128,7 +128,7 @@ async def insert(connection: Connection, rows: Sequence[Rows]) -> Written:
     segments = [row for each in kept for row in each.segments]
     failures = [each.failure for each in kept if each.failure]
     redos = [each.redo for each in kept if each.redo]
-    jobs: list[TranscriptionRow | FailureRow] = [*transcriptions, *failures]
+    jobs: list[TranscriptionRow | FailureRow | RedoRow] = [*transcriptions, *failures, *redos]
     # Another instance may hold an outcome of the same job, just after a rebalance. With one flush per Kafka partition
     # at a time, whoever comes second sees the first one's row: where each statement sees what is committed by then.
     async with connection.transaction(isolation="read_committed"):
@@ -146,7 +146,8 @@ async def insert(connection: Connection, rows: Sequence[Rows]) -> Written:
             if replays:
                 await connection.execute(_REPLAY)
             found = dict(await connection.fetchrow(_INSERT))
-            failed = await connection.fetchval(_FAIL_REDOS, *map(list, zip(*redos, strict=True))) if redos else None
+            columns = [list(column) for column in zip(*(row[:3] for row in redos), strict=True)]
+            failed = await connection.fetchval(_FAIL_REDOS, *columns) if redos else None
             new = frozenset((*found.pop("new"), *(failed or ())))
             written = Written(**found, redos=len(failed or ()), new=new)
         else:  # as nearly always: much cheaper than by staging tables

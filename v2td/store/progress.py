@@ -14,9 +14,13 @@ from v2td.jobs import Coordinates
 from v2td.store.batch import LOCK, lock_keys
 from v2td.store.pool import Database
 
-# Of a job that ended meanwhile nothing may stay; a failure that is to be done again is no end.
+# Of a job that ended meanwhile nothing may stay; a failure that is to be done again is no end, and another revision
+# that is asked for is a beginning.
 _UNENDED = """
-WHERE NOT EXISTS (SELECT FROM transcriptions t WHERE t.id = ours.id)
+WHERE (NOT EXISTS (SELECT FROM transcriptions t WHERE t.id = ours.id) OR EXISTS (
+    SELECT FROM redos r WHERE r.id = ours.id AND r.failed IS NULL
+    AND NOT EXISTS (SELECT FROM transcriptions t WHERE t.id = r.id AND t.revision = r.revision)
+))
   AND NOT EXISTS (SELECT FROM failures f WHERE f.id = ours.id AND f.replay_state IS DISTINCT FROM 'requested')
 """
 _SAVE = f"""

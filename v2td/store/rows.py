@@ -10,16 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from v2td.jobs import (
-    Coordinates,
-    Failure,
-    Outcome,
-    Redo,
-    Replay,
-    Segment,
-    Transcript,
-    options_sha256,
-)
+from v2td.jobs import Coordinates, Failure, Outcome, Redo, Replay, Segment, Transcript, options_sha256
 from v2td.messages import without_secrets
 from v2td.messages.headers import WHOLE_RECORD
 from v2td.store.encoding import MAX_PAYLOAD_BYTES, encode_headers, record_time
@@ -122,11 +113,14 @@ class ReplayRow(NamedTuple):
 
 
 class RedoRow(NamedTuple):
-    """What a row of redos is told: why there will be no such revision."""
+    """What a row of redos is told: why there will be no such revision; and where the job came from."""
 
     id: UUID
     revision: int
     failed: str
+    cluster_id: str
+    topic: str
+    kafka_partition: int
 
 
 class Rows(NamedTuple):
@@ -262,8 +256,9 @@ def failure_row(failure: Failure) -> FailureRow:
 
 def redo_row(failure: Failure, redo: Redo) -> RedoRow:
     """Return what the failure of another revision of a transcription leaves."""
-    why = f"{failure.error_class.value}: {failure.reason}"
-    return RedoRow(failure.coordinates.row_id(), redo.revision, clean_text(why))
+    at = failure.coordinates
+    why = clean_text(f"{failure.error_class.value}: {failure.reason}")
+    return RedoRow(at.row_id(), redo.revision, why, clean_text(at.cluster_id), clean_text(at.topic), at.partition)
 
 
 def replay_row(outcome: Outcome) -> ReplayRow | None:
