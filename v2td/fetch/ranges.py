@@ -159,7 +159,8 @@ class RangedTransfer(Transfer):
         described = (_content_range(response), response.headers.get(hdrs.ETAG))
         if described != ((start + parts.received[number], end, parts.size_bytes), parts.etag):
             raise _ChangedError("the object changed while it was read, or the server sent other bytes than asked for")
-        async for chunk in self._chunks(response.content):
+
+        def take(chunk: bytes) -> None:
             position = start + parts.received[number]
             if position + len(chunk) > end:
                 raise _ChangedError("the server sent more bytes than it said")
@@ -167,6 +168,8 @@ class RangedTransfer(Transfer):
             incoming.write_at(chunk, position, digest=in_order)
             parts.received[number] += len(chunk)
             parts.grown.set()
+
+        await self._receive_body(response.content, take)
         if start + parts.received[number] < end:
             raise TransientJobError(ErrorClass.HTTP_ERROR, "the body ended early or is damaged")
 

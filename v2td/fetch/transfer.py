@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 
 import aiohttp
@@ -140,25 +140,32 @@ class Transfer:
         if response.status != 200:
             raise await self._refusal(response)
         self._check_size(response.content_length or 0)
-        async for chunk in self._chunks(response.content):
+
+        def take(chunk: bytes) -> None:
             self._check_size(incoming.size_bytes + len(chunk))
             incoming.write(chunk)
 
-    async def _chunks(self, body: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-        """Yield a body as it comes; raise when it comes too slowly."""
-        clock = asyncio.get_running_loop().time
-        pace = answers.Pace(self._settings.min_bytes_per_second, PACE_WINDOW_SECONDS, clock())
-        while chunk := await self._read(body):
-            yield chunk
-            if pace.is_too_slow(len(chunk), clock()):
-                raise self._too_slow()
+        await self._receive_body(response.content, take)
 
-    async def _read(self, body: aiohttp.StreamReader) -> bytes:
-        """Return what came of a body, b"" at its end; chunk extensions that trickle in meanwhile are none of it."""
-        window_seconds = PACE_WINDOW_SECONDS if self._settings.min_bytes_per_second else None
+    async def _receive_body(self, body: aiohttp.StreamReader, take: Callable[[bytes], None]) -> None:
+        """Hand a body to `take` as it comes; raise when it comes too slowly, or nothing of it but chunk extensions.
+
+        Small chunks are many, so the timer is set anew now and then only: it may ring a thirtieth sooner.
+        """
+        least = self._settings.min_bytes_per_second
+        clock = asyncio.get_running_loop().time
+        renewed = clock()
+        pace = answers.Pace(least, PACE_WINDOW_SECONDS, renewed)
         try:
-            async with asyncio.timeout(window_seconds) as window:
-                return await body.read(CHUNK_BYTES)
+            async with asyncio.timeout(PACE_WINDOW_SECONDS if least else None) as window:
+                while chunk := await body.read(CHUNK_BYTES):
+                    take(chunk)
+                    now = clock()
+                    if pace.is_too_slow(len(chunk), now):
+                        raise self._too_slow()
+                    if least and now - renewed >= PACE_WINDOW_SECONDS / 30:
+                        window.reschedule(now + PACE_WINDOW_SECONDS)
+                        renewed = now
         except TimeoutError:
             if window.expired():
                 raise self._too_slow() from None
