@@ -135,8 +135,9 @@ class Providers:
     @asynccontextmanager
     async def expecting(self, route: Decision | Needs) -> AsyncIterator[None]:
         """Count a job, wherever it waits, among those that wait for its provider; until it is done."""
-        known = isinstance(route, Decision) and route.target != LOCAL  # which takes any number
-        members = self._having(route.target, route.model) if known else []
+        members: list[Member] = []
+        if isinstance(route, Decision) and route.target != LOCAL:  # which takes any number
+            members = self._having(route.target, route.model)
         for each in members:
             each.places.expect(1)
         try:
