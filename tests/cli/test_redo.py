@@ -1,7 +1,10 @@
 """`v2td redo` as people run it: what is chosen, what is asked before, what is printed. No daemon is there."""
 
+import asyncio
 import json
+import os
 import signal
+import sys
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -9,7 +12,7 @@ import pytest
 import typer
 from pydantic import SecretStr
 
-from tests.cli.conftest import Run, start
+from tests.cli.conftest import Run, environment, start
 from tests.conftest import MakeTopic
 from tests.services.state import Services
 from tests.store.outcomes import transcript
@@ -129,6 +132,26 @@ async def test_who_waits_can_be_interrupted(v2td: Run, env: dict[str, str], thre
     assert (process.returncode, out) == (130, b"")
     assert b"stopped after 0 of 3; what is asked for goes on, and the same command waits for it" in err
     assert await noted(env["V2TD_DATABASE__DSN"]) == 1
+
+
+async def test_a_terminal_sees_how_far_it_is(env: dict[str, str], three: list[UUID]) -> None:
+    """Two are left alone at once, as they are by that model; nobody does the third."""
+    master, slave = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "v2td", "redo", "--since", "1d", "--yes", "--provider", "local", "--model", "demo"),
+        env=environment(**env | {"V2TD_ENGINE__MODEL": "demo", "TERM": "xterm", "COLUMNS": "100"}),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=slave,
+    )
+    os.close(slave)
+    seen = b""
+    async with asyncio.timeout(60):
+        while b"2/3" not in seen:
+            seen += await asyncio.to_thread(os.read, master, 4096)
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 130
+    os.close(master)
 
 
 async def test_kafka_is_away(v2td: Run, env: dict[str, str], three: list[UUID]) -> None:
