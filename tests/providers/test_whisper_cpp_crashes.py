@@ -226,6 +226,20 @@ async def test_a_model_that_went_away_makes_it_ill_until_it_is_there_again(tmp_p
             assert text_of(await provider.transcribe(recording)) == EN.text
 
 
+async def test_a_model_that_was_exchanged_is_known_as_another_once_it_is_loaded(tmp_path: Path) -> None:
+    model = tmp_path / "model.bin"
+    model.write_bytes(ggml_file().read_bytes())
+    async with WhisperCppChild(WhisperCppSettings(name="cpp", model=model, threads=1)) as provider:
+        before = provider.fingerprint
+        model.unlink()
+        model.write_bytes(ggml_file("tiny").read_bytes())
+        assert provider.fingerprint == before, "what it hears with"
+        os.kill(provider.pid or 0, signal.SIGKILL)
+        async with decoding(tmp_path, EN.path, ENGLISH) as recording:
+            assert text_of(await provider.transcribe(recording)) == EN.text
+        assert provider.fingerprint != before
+
+
 async def starts(model: Path) -> str:
     with pytest.raises(ServiceError) as caught:
         async with WhisperCppChild(WhisperCppSettings(name="cpp", model=model, threads=1)):

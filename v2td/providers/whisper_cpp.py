@@ -87,7 +87,6 @@ class WhisperCppChild:
         return self._child.pid
 
     async def __aenter__(self) -> Self:
-        self._file = await asyncio.to_thread(read_ggml, self._path)
         await self._start(self._child.restart)
         return self
 
@@ -179,6 +178,7 @@ class WhisperCppChild:
                 await self._make_ready()
 
     async def _start(self, start: Callable[[], Any]) -> None:
+        self._file = await asyncio.to_thread(read_ggml, self._path)  # each time: it may be another one by now
         try:
             await start()
         except ServiceError as error:
