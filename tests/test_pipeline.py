@@ -6,12 +6,13 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -259,6 +260,27 @@ async def test_what_is_durable_is_not_done_again(rooms: Rooms, settings: Setting
     assert recorder.seen == []
     await pipeline.handle(at, record, frozenset())
     assert [kind for kind, _ in recorder.seen] == ["row"]
+
+
+async def test_what_a_record_replayed_is_told_though_nobody_looked_back(
+    rooms: Rooms, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was durable could not be asked when the partition was assigned; the record finds its failure replayed."""
+    told: list[Collection[UUID]] = []
+
+    async def nothing_to_do(_at: Coordinates, _record: SourceRecord) -> tuple[Job | Failure, ...]:
+        return ()
+
+    async def tell_again(ids: Collection[UUID], _record: SourceRecord) -> None:
+        told.append(ids)
+
+    monkeypatch.setattr(rooms.replays, "jobs_of", nothing_to_do)
+    monkeypatch.setattr(rooms.delivery, "tell_again", tell_again)
+    at = Coordinates("cluster", "topic", 0, 7, 1_700_000_000_000)
+    pipeline = Pipeline(rooms, settings, 2)
+    for header in ("v2td-replay-of", "v2td-redo-of", "trace"):
+        await pipeline.handle(at, SourceRecord(None, b"{}", ((header, b"whatever"),)), frozenset())
+    assert told == [{at.row_id()}, {at.row_id()}, frozenset()]
 
 
 async def test_a_cancelled_job_leaves_nothing_behind(rooms: Rooms, settings: Settings, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from v2td.jobs import Coordinates, Failure, Job, Outcome, SourceRecord
 from v2td.limit import Deadlines, PriorityLimit
 from v2td.logs import get_logger
 from v2td.messages import without_secrets
+from v2td.messages.headers import asks_again
 from v2td.outputs import Outputs
 from v2td.progress import Journals
 from v2td.replays import Replays
@@ -75,8 +76,9 @@ class Pipeline:
             metrics.RECORDS_SKIPPED.labels(at.topic).inc()
         jobs = [each for each in found if each.coordinates.row_id() not in durable]
         metrics.JOBS_KNOWN.inc(len(found) - len(jobs))
-        # Where nothing is to be done, the record may have replayed something, and died before it was told.
-        await self._delivery.tell_again(durable if found else durable | {at.row_id()}, record)
+        if not found and asks_again(record.headers):  # what it asked for is there, and perhaps not told
+            durable |= {at.row_id()}
+        await self._delivery.tell_again(durable, record)
         if len(jobs) == 1:  # as nearly always: no task of its own
             await self._run(jobs[0])
         else:

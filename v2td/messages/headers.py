@@ -25,6 +25,11 @@ def header(headers: Headers, name: str) -> str | None:
     return value.decode() if value is not None and value.isascii() else None
 
 
+def asks_again(headers: Headers) -> bool:
+    """Whether headers claim that the record is about another one's job."""
+    return any(name in (REPLAY_OF, REDO_OF) for name, _ in headers)
+
+
 def redo_of(headers: Headers) -> tuple[UUID, int] | None:
     """Return which transcription, and which revision of it, headers ask for; None when they do not, or not rightly."""
     row_id, revision = header(headers, REDO_OF), header(headers, REVISION)
