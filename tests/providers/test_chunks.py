@@ -128,6 +128,16 @@ def test_windows_are_through_with_their_last_chunk_in_any_order(spans: list[Span
     assert sorted(through, key=lambda window: window.index) == windows
 
 
+def test_a_window_is_not_through_before_the_chunk_that_is_still_to_come() -> None:
+    (window,) = packed(seconds((0, 2), (40, 42)))
+    first, second = cut([window], 600)
+    ledger = Ledger()
+    ledger.add(first)
+    assert ledger.heard(first, [segment(first.speech[0])]) == []
+    ledger.add(second)
+    assert ledger.heard(second, [segment(second.speech[0])]) == [(window, f"0 {40 * SECOND}")]
+
+
 def _holds(outer: Span, inner: Span) -> bool:
     return outer.start <= inner.start and inner.end <= outer.end
 
