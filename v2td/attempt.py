@@ -119,7 +119,9 @@ class Attempts:
         async with self._hearers.providers.expecting(decided), place:
             _QUEUE.record(time.monotonic() - waiting, journey.timings)
             on_death = partial(self._died, journey.journal, "decoder")
-            prepare = self._hearers.decoders.prepare(audio, journey.job.options.channels, on_death)
+            prepare = self._hearers.decoders.prepare(
+                audio, journey.job.options.channels, on_death, journey.job.priority
+            )
             try:
                 async with prepare as speech, journey.deadlines.attempt:
                     recording = self._recording(journey, audio, speech)

@@ -44,7 +44,7 @@ class EchoDecoders(_Room):
 
     @asynccontextmanager
     async def prepare(
-        self, audio: Audio, _channels: object = "mix", _on_death: Callable[[], None] | None = None
+        self, audio: Audio, _channels: object, _on_death: Callable[[], None], _priority: int
     ) -> AsyncIterator[Speech]:
         """Yield the recording's windows; there is no PCM behind them."""
         count = max(1, audio.size_bytes // WINDOW_BYTES)

@@ -32,14 +32,20 @@ async def api(world: World, **settings: Any) -> AsyncIterator[tuple[Daemon, open
 
 
 async def test_an_upload_is_heard_before_what_waits_and_kept_nowhere(world: World) -> None:
-    waiting = 8
+    waiting = 24
     async with api(world) as (daemon, client):
-        await world.submit(*({"audio_url": f"{world.web}/{LONG.name}?{number}"} for number in range(waiting)))
-        await world.until_finished(1, 60)
         create = client.audio.transcriptions.create
-        answer = await create(model="whisper-1", file=SHORT.path)
+        pid = await _freeze(daemon)
+        await world.submit(*({"audio_url": LONG.path.as_uri()} for _ in range(waiting)))
+        await _until_busy(daemon)
+        asking = asyncio.create_task(create(model="whisper-1", file=SHORT.path))
+        async with asyncio.timeout(20):
+            while not list((world.folder / "spool").rglob("tmp*")):
+                await asyncio.sleep(0.05)
+        os.kill(pid, signal.SIGCONT)
+        answer = await asking
+        assert await world.finished() < waiting / 2
         assert answer.text == SHORT.text
-        assert await world.finished() < waiting
         verbose = await create(
             model="demo", file=SHORT.path, response_format="verbose_json", timestamp_granularities=["word"]
         )

@@ -58,7 +58,9 @@ class Rooms:
         self.files -= 1
 
     @asynccontextmanager
-    async def prepare(self, audio: Audio, _channels: str, _on_death: Callable[[], None]) -> AsyncIterator[Any]:
+    async def prepare(
+        self, audio: Audio, _channels: str, _on_death: Callable[[], None], _priority: int
+    ) -> AsyncIterator[Any]:
         """As Decoders.prepare."""
         seconds, _ = _said(str(audio.path))
 

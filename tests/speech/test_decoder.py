@@ -513,3 +513,16 @@ async def test_failpoints_work_in_a_jail(pcm_dir: Path, tmp_path: Path, monkeypa
     async with Decoders(settings(pcm_dir), 1, []) as decoders:
         assert await refused(decoders, bundled("en-01.flac").path) is ErrorClass.DECODER_CRASH
     assert [line.split()[:2] for line in noted.read_text().splitlines()] == [["decoder.piece", "segv"]] * 2
+
+
+async def test_an_urgent_recording_is_decoded_before_those_that_wait(decoders: Decoders) -> None:
+    decoded: list[int] = []
+
+    async def decode(priority: int) -> None:
+        async with decoders.prepare(audio(bundled("en-01.flac").path), priority=priority) as speech:
+            decoded.extend([priority async for _ in speech.windows])
+
+    async with asyncio.TaskGroup() as group:
+        for priority in (5, 5, 5, 5, 0, 9, 5):
+            group.create_task(decode(priority))
+    assert decoded == [0, 5, 5, 5, 5, 5, 9]

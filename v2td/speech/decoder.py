@@ -91,11 +91,16 @@ class Decoders:
 
     @asynccontextmanager
     async def prepare(
-        self, audio: Audio, channels: Channels = "mix", on_death: Callable[[], None] = lambda: None
+        self,
+        audio: Audio,
+        channels: Channels = "mix",
+        on_death: Callable[[], None] = lambda: None,
+        priority: int = 5,
     ) -> AsyncIterator[Speech]:
         """Decode `audio` while its windows are taken from `Speech.windows`; "split": each channel on its own.
 
         `on_death` is called when a child died of this recording, and may raise the JobError that it is to end with.
+        Of those that wait for a child the one with the least `priority` is next.
 
         Taking a window, and entering when the channels are split, raises JobError: not_audio, no_audio,
         format_forbidden, bad_params, too_long, truncated (by policy), decoder_crash; NoRoomError when pcm_dir is full
@@ -107,7 +112,7 @@ class Decoders:
         except OSError as error:
             raise disk_error(error) from error
         try:
-            async with aclosing(self._windows(audio, speech, channels, on_death)) as windows:
+            async with aclosing(self._windows(audio, speech, channels, on_death, priority)) as windows:
                 # How many channels there are is known when the recording has been opened for its first window.
                 first = await anext(windows, None) if channels == "split" else None
                 async with aclosing(_chain(first, windows)) as speech.windows:
@@ -116,14 +121,14 @@ class Decoders:
             self._remover.remove(speech.pcm)
 
     async def _windows(
-        self, audio: Audio, speech: Speech, channels: Channels, on_death: Callable[[], None]
+        self, audio: Audio, speech: Speech, channels: Channels, on_death: Callable[[], None], priority: int
     ) -> AsyncGenerator[Window, None]:
         """Yield each window once, decoding from the start again when a child died on the way."""
         handed_out = crashes = refusals = 0
         finished = False
         while not finished:
             try:
-                async with aclosing(self._decode(audio, speech, channels)) as windows:
+                async with aclosing(self._decode(audio, speech, channels, priority)) as windows:
                     async for window in windows:
                         if window.index == handed_out:  # those before were handed out before the crash
                             handed_out += 1
@@ -152,7 +157,9 @@ class Decoders:
                         ErrorClass.DECODER_CRASH, f"the decoder {death.reason} {crashes} times on this recording"
                     ) from death
 
-    async def _decode(self, audio: Audio, speech: Speech, channels: Channels) -> AsyncGenerator[Window, None]:
+    async def _decode(
+        self, audio: Audio, speech: Speech, channels: Channels, priority: int
+    ) -> AsyncGenerator[Window, None]:
         settings = self._settings
         split = channels == "split"
         speech.restart()
@@ -161,7 +168,9 @@ class Decoders:
         slot.open += 1
         try:
             request = self._request(audio, speech, split=split)
-            channel_count, generation = await slot.open_recording(token, request, settings.deadline_seconds)
+            channel_count, generation = await slot.open_recording(
+                token, request, settings.deadline_seconds, priority=priority
+            )
             speech.channels = min(channel_count, settings.max_channels)  # whatever a decoder that was taken over says
             packer = ChannelPacker(
                 range(speech.channels) if split else [None],
@@ -173,7 +182,7 @@ class Decoders:
                 asked = time.monotonic()
                 searched = speech.channels if split else 1
                 piece = await slot.next_piece(
-                    token, generation, settings.deadline_seconds, channels=searched, before=piece
+                    token, generation, settings.deadline_seconds, channels=searched, before=piece, priority=priority
                 )
                 speech.decode_seconds += time.monotonic() - asked
                 speech.count(piece)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import tempfile
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from v2td import failpoints, metrics
 from v2td.child import Child, ChildDied
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError
 from v2td.jobs import Span
+from v2td.limit import PriorityLimit
 from v2td.logs import get_logger
 from v2td.scratch import NO_ROOM
 from v2td.speech import decode_worker
@@ -48,7 +48,7 @@ class ChildReplaced(Exception):  # noqa: N818 (an event, not a fault: another re
 
 
 class DecoderSlot:
-    """One decoder child, which answers one call at a time, in order of arrival; it writes below `pcm_folder`.
+    """One decoder child, which answers one call at a time, the most urgent first; it writes below `pcm_folder`.
 
     A call raises JobError; ServiceError where the disk or tmpfs of `pcm_folder` is at fault; PermissionError where the
     child may not read the recording, and ChildDied where it died or answers what no decoder does: a fresh one is there.
@@ -59,18 +59,20 @@ class DecoderSlot:
         self.open = 0  # recordings, for choosing the least loaded
         self._pcm_folder = pcm_folder
         self._abandoned: list[int] = []
-        self._lock = asyncio.Lock()
+        self._turn = PriorityLimit(1)
 
-    async def open_recording(self, token: int, request: DecodeRequest, deadline: float) -> tuple[int, int]:
+    async def open_recording(
+        self, token: int, request: DecodeRequest, deadline: float, *, priority: int
+    ) -> tuple[int, int]:
         """Return the number of channels, and the generation of the child that has it open now."""
         abandoned, self._abandoned = tuple(self._abandoned), []
         channels = await self._call(
-            ANY_GENERATION, deadline, _is_count, decode_worker.open_recording, token, request, abandoned
+            ANY_GENERATION, deadline, _is_count, priority, decode_worker.open_recording, token, request, abandoned
         )
         return channels, self.child.generation
 
     async def next_piece(
-        self, token: int, generation: int, deadline: float, *, channels: int, before: Piece | None
+        self, token: int, generation: int, deadline: float, *, channels: int, before: Piece | None, priority: int
     ) -> Piece:
         """Return the piece behind `before` of a recording that the child of this generation has open.
 
@@ -80,7 +82,7 @@ class DecoderSlot:
         def believable(answer: object) -> bool:
             return type(answer) is Piece and answer.plausible(channels, before)
 
-        return await self._call(generation, deadline, believable, decode_worker.next_piece, token)
+        return await self._call(generation, deadline, believable, priority, decode_worker.next_piece, token)
 
     def abandon(self, token: int) -> None:
         """Have the child forget a recording when it is spoken to next."""
@@ -91,10 +93,11 @@ class DecoderSlot:
         generation: int,
         deadline: float,
         believable: Callable[[object], bool],
+        priority: int,
         function: Callable[..., T],
         *args: Any,
     ) -> T:
-        async with self._lock:
+        async with self._turn.inside(priority):
             if generation not in (ANY_GENERATION, self.child.generation):
                 raise ChildReplaced
             if self.child.pid is None:  # whose recording killed it was cancelled while it was brought up again
