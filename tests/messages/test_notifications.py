@@ -63,8 +63,9 @@ def test_several_records_are_several_jobs_told_apart_by_their_index() -> None:
         AWS_TEST_EVENT,
         {"Records": []},
         {"Records": [aws_entry("a", "s3:ObjectRemoved:Delete"), aws_entry("b", "ObjectCreatedNot:Put")]},
+        {"Records": [aws_entry("a", "s3:ObjectCreated:PutRetention"), aws_entry("b", "s3:ObjectCreated:PutLegalHold")]},
     ],
-    ids=["test event", "no records", "other events"],
+    ids=["test event", "no records", "other events", "old objects"],
 )
 def test_no_new_object_is_no_job(message: dict[str, Any]) -> None:
     assert read(message) == ()

@@ -62,3 +62,21 @@ async def test_of_two_versions_each_is_a_job_of_its_own(services: Services, noti
     jobs = [job_fields(entry) for event in found for _, entry in created(event, 10)]
     url = f"s3://{notifying_bucket}/one.wav"
     assert jobs == [{"audio_url": url, "version_id": each["VersionId"]} for each in put]
+
+
+async def test_what_is_said_of_an_old_object_is_no_new_one(services: Services, notifying_bucket: str) -> None:
+    where = {"Bucket": notifying_bucket, "Key": "one.wav"}
+    async with minio.client(services.s3_endpoint, services.s3_access_key, services.s3_secret_key) as s3:
+        await s3.put_object(**where, Body=b"RIFF")
+        await s3.put_object_tagging(**where, Tagging={"TagSet": [{"Key": "heard", "Value": "no"}]})
+        await s3.delete_object_tagging(**where)
+        await s3.copy_object(Bucket=notifying_bucket, Key="two.wav", CopySource=where)
+        found = await events(services, notifying_bucket, 4)
+    assert {each["Records"][0]["eventName"].removeprefix("s3:ObjectCreated:") for each in found} == {
+        "Put",
+        "PutTagging",
+        "DeleteTagging",
+        "Copy",
+    }
+    jobs = [job_fields(entry)["audio_url"] for event in found for _, entry in created(event, 10)]
+    assert jobs == [f"s3://{notifying_bucket}/{name}.wav" for name in ("one", "two")]

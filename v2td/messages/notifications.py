@@ -14,6 +14,8 @@ from v2td.messages.strict_json import shown
 ROW_ID_METADATA = "v2td-id"
 _OURS = f"x-amz-meta-{ROW_ID_METADATA}"
 
+# MinIO counts these among s3:ObjectCreated:*, of an object that was there before.
+_OLD_OBJECT = frozenset({"PutTagging", "DeleteTagging", "PutRetention", "PutLegalHold"})
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
@@ -60,8 +62,11 @@ def job_fields(entry: Any) -> dict[str, Any]:
 
 def _tells_of_new_object(entry: Any) -> bool:
     name = _member(entry, "eventName")
+    if not isinstance(name, str):  # broken
+        return True
     # MinIO writes s3:ObjectCreated:Put, AWS ObjectCreated:Put.
-    return not isinstance(name, str) or name.removeprefix("s3:").startswith("ObjectCreated:")
+    what, _, how = name.removeprefix("s3:").partition(":")
+    return what == "ObjectCreated" and how not in _OLD_OBJECT
 
 
 def _ours(entry: Any) -> bool:
