@@ -15,7 +15,7 @@ from v2td.errors import ErrorClass, TransientJobError
 from v2td.fetch import Downloader
 from v2td.jobs import Audio, Heard, Job, Transcript, Window
 from v2td.limit import Deadlines, PreparedLimit
-from v2td.local import Local
+from v2td.local import Local, windows_told
 from v2td.progress import Journal, Journals
 from v2td.providers import Answer, Decision, Facts, Needs, Providers, Recording, text_sha256
 from v2td.results import ResultCache
@@ -76,6 +76,7 @@ class Attempts:
     def __init__(self, hearers: Hearers, settings: Settings, max_prepared: int) -> None:
         self._hearers = hearers
         self._routing = settings.routing
+        self._windows = windows_told(settings.speech)
         # For each target of the rules: jobs that wait for a slow one keep no place from the others.
         self._prepared = {name: PreparedLimit(max_prepared) for name in settings.providers.targets}
 
@@ -104,7 +105,7 @@ class Attempts:
             results.settle(transcript)
             return transcript
         possible = self._hearers.providers.possible(decided, job.options)
-        digests = [text_sha256(job.options, provider) for provider in possible]
+        digests = [text_sha256(job.options, provider, self._windows) for provider in possible]
         async with results.lease(audio.sha256, digests, job.priority) as lease:
             if lease.found is not None:
                 return lease.found.transcript(job, audio, journey.began, journey.timings)
@@ -214,7 +215,7 @@ class Attempts:
             truncated=speech.truncated,
             duration_seconds=time.monotonic() - journey.began,
             timings=timings,
-            text_sha256=text_sha256(journey.job.options, answer.provider),
+            text_sha256=text_sha256(journey.job.options, answer.provider, self._windows),
             route=route,
             cost=heard.cost,
         )

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Self
 
-from v2td.config import LOCAL, Settings
+from v2td.config import LOCAL, Settings, SpeechSettings
 from v2td.engine import Engine, Hearing, Recognition, WindowRequest, WindowResult
 from v2td.jobs import Heard, WindowTiming
 from v2td.progress import Journals
@@ -16,8 +16,8 @@ from v2td.speech import to_recording
 # What of the settings changes a text, and not only when it comes.
 _TELLING = {
     "engine": ("compute_type", "device", "beam_size", "window_mode", "pack_gap_seconds", "default_language"),
-    "speech": ("window_seconds", "vad_threshold", "min_speech_seconds", "min_silence_seconds", "pad_seconds"),
 }
+_OF_WINDOWS = ("window_seconds", "vad_threshold", "min_speech_seconds", "min_silence_seconds", "pad_seconds")
 
 
 class Local:
@@ -81,6 +81,11 @@ class Local:
             on_heard=on_heard,
             on_death=recording.on_death,
         )
+
+
+def windows_told(settings: SpeechSettings) -> str:
+    """Return what of the settings decides how windows are cut, and so what every provider hears."""
+    return " ".join(f"{getattr(settings, name):g}" for name in _OF_WINDOWS)
 
 
 def _fingerprint(settings: Settings) -> str:

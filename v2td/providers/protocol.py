@@ -109,9 +109,10 @@ def _text_sha256(options: Options, model: str, fingerprint: str) -> str:
     return options_sha256(options, model, fingerprint)
 
 
-def text_sha256(options: Options, provider: Provider) -> str:
+def text_sha256(options: Options, provider: Provider, windows: str = "") -> str:
     """Return the hex digest of all but the audio that decides the text: two equal ones may share a result.
 
-    The name is part of it, since fingerprints of different packages may be alike.
+    The name is part of it, since fingerprints of different packages may be alike. `windows` stands for the settings
+    by which windows are cut, which every provider is given.
     """
-    return _text_sha256(options, provider.model or "", f"{provider.name} {provider.fingerprint}")
+    return _text_sha256(options, provider.model or "", f"{provider.name} {provider.fingerprint} {windows}")
