@@ -10,10 +10,19 @@ from typing import Any, Self, cast
 
 import pytest
 
+from tests.store.conftest import schema, settings, store
 from v2td import bundled, metrics
 from v2td.attempt import Attempts, Hearers, Journey
 from v2td.bundled.recordings import AUDIO
-from v2td.config import EngineSettings, FetchSettings, PluginSettings, RoutingSettings, RuleSettings, Settings
+from v2td.config import (
+    CacheSettings,
+    EngineSettings,
+    FetchSettings,
+    PluginSettings,
+    RoutingSettings,
+    RuleSettings,
+    Settings,
+)
 from v2td.config.providers import ProvidersSettings
 from v2td.engine import Engine, find_model, plan, read_machine
 from v2td.errors import ProviderFailedError
@@ -23,8 +32,11 @@ from v2td.limit import Deadlines
 from v2td.local import Local
 from v2td.progress import Journals
 from v2td.providers import EVERYTHING, Capabilities, Providers, Recording, registry
+from v2td.results import ResultCache
 from v2td.speech import Decoders
 from v2td.store import Database
+
+__all__ = ["schema", "settings", "store"]
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +70,7 @@ class Elsewhere:
         if self.broken:
             raise ProviderFailedError("broken")
         segments = (Segment(0.0, 1.0, f"{len(windows)} windows", -0.1, 0.0, 1.0, 0.0),)
-        return Heard(segments, windows, recording.options.language, None, self.model, cost=0.5)
+        return Heard(segments, windows, recording.options.language or "en", None, self.model, cost=0.5)
 
     async def health(self) -> str | None:
         return None
@@ -80,7 +92,7 @@ class Bench:
         self.folder = folder
         self.offset = 0
 
-    async def open(self, *rules: RuleSettings, **routing: Any) -> None:
+    async def open(self, *rules: RuleSettings, results: ResultCache | None = None, **routing: Any) -> None:
         plugins = (PluginSettings(name="elsewhere", entry_point="elsewhere"),)
         settings = Settings(
             engine=EngineSettings(model="demo", slots=1),
@@ -99,12 +111,12 @@ class Bench:
         self.journals = Journals(cast("Database", None), settings.engine.model, 0)
         local = Local(engine, self.journals, settings)
         providers = await enter(Providers(settings, local))
-        self.attempts = Attempts(Hearers(downloader, decoders, local, providers, None, self.journals), settings, 4)
+        self.attempts = Attempts(Hearers(downloader, decoders, local, providers, results, self.journals), settings, 4)
 
-    async def make(self, source: bundled.Recording, **options: Any) -> Transcript:
+    async def make(self, source: bundled.Recording, to: str | None = None, **options: Any) -> Transcript:
         self.offset += 1
         at = Coordinates("cluster", "topic", 0, self.offset, 1_700_000_000_000)
-        job = Job(at, source.path.as_uri(), options=Options(**options))
+        job = Job(at, source.path.as_uri(), options=Options(**options), provider=to)
         async with self.journals.journal(job) as journal:
             deadlines = Deadlines(self.settings.pipeline, None)
             return await self.attempts.make(Journey(job, asyncio.get_running_loop().time(), deadlines, journal))
@@ -164,3 +176,30 @@ async def test_another_hears_all_of_it_when_one_fails(bench: Bench, elsewhere: E
     assert made.route is not None
     ((name, reason),) = made.route["tried"]
     assert (name, "broken" in reason) == ("elsewhere", True)
+
+
+@pytest.mark.services
+async def test_a_text_that_the_rules_would_not_choose_is_not_taken(
+    bench: Bench, elsewhere: Elsewhere, store: Database
+) -> None:
+    """Though they hinge on what is not known yet: whose text it is tells no less than whether there is one."""
+    long, short, vietnamese = recording("en", long=True), recording("en", long=False), recording("vi", long=False)
+    rules = (
+        RuleSettings(name="long", provider="elsewhere", duration_seconds=(60,), priority=1),
+        RuleSettings(name="vietnamese", provider="elsewhere", language="vi"),
+    )
+    async with ResultCache(store, CacheSettings(results=True)) as results:
+        await bench.open(*rules, results=results)
+        for each in (long, short, vietnamese):
+            await bench.make(each, to="local")
+        await bench.make(short, to="elsewhere")
+        made = {each: await bench.make(each) for each in (long, short, vietnamese)}
+        assert {each: made[each].provider for each in made} == {
+            long: "elsewhere",
+            short: "local",
+            vietnamese: "elsewhere",
+        }
+        assert [made[each].timings.get("cached") for each in made] == [None, "in_flight", None]
+        again = [await bench.make(each) for each in (long, short, vietnamese)]
+        assert [each.timings.get("cached") for each in again] == ["in_flight"] * 3
+        assert [each.text for each in again] == [each.text for each in made.values()]

@@ -18,7 +18,7 @@ from v2td.limit import Deadlines, PreparedLimit
 from v2td.local import Local, windows_told
 from v2td.progress import Journal, Journals
 from v2td.providers import Answer, Decision, Facts, Needs, Providers, Recording, text_sha256
-from v2td.results import ResultCache
+from v2td.results import Found, ResultCache
 from v2td.speech import Decoders, Speech, covered_by_channel
 from v2td.stages import Stage
 
@@ -104,14 +104,23 @@ class Attempts:
             transcript = await self._prepare(journey, audio, facts, decided)
             results.settle(transcript)
             return transcript
+        known, digests = facts, self._digests(job, decided)
+        while True:  # again for each fact that a text tells, at most
+            async with results.lease(audio.sha256, digests, job.priority) as lease:
+                if lease.found is None:
+                    transcript = await self._prepare(journey, audio, facts, decided)
+                    lease.settle(transcript, becomes_row=journey.becomes_row)
+                    return transcript
+                if isinstance(decided, Needs):  # the text tells what the rules hinge on: they may want another's
+                    known = _told(known, lease.found)
+                    digests = self._digests(job, self._hearers.providers.decide(known, job.provider, job.model))
+                if lease.found.text_sha256 in digests:
+                    return lease.found.transcript(job, audio, journey.began, journey.timings)
+
+    def _digests(self, job: Job, decided: Decision | Needs) -> list[str]:
+        """Return under which digests a text is one that the job may have."""
         possible = self._hearers.providers.possible(decided, job.options)
-        digests = [text_sha256(job.options, provider, self._windows) for provider in possible]
-        async with results.lease(audio.sha256, digests, job.priority) as lease:
-            if lease.found is not None:
-                return lease.found.transcript(job, audio, journey.began, journey.timings)
-            transcript = await self._prepare(journey, audio, facts, decided)
-            lease.settle(transcript, becomes_row=journey.becomes_row)
-            return transcript
+        return [text_sha256(job.options, provider, self._windows) for provider in possible]
 
     async def _prepare(self, journey: Journey, audio: Audio, facts: Facts, decided: Decision | Needs) -> Transcript:
         waiting = time.monotonic()
@@ -219,6 +228,15 @@ class Attempts:
             route=route,
             cost=heard.cost,
         )
+
+
+def _told(facts: Facts, found: Found) -> Facts:
+    """Return the facts with what a text tells of its recording, where that was not known."""
+    return replace(
+        facts,
+        seconds=found.audio_seconds if facts.seconds is None else facts.seconds,
+        language=found.language if facts.language is None else facts.language,
+    )
 
 
 class _Windows:
