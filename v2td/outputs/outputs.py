@@ -31,6 +31,9 @@ CONTENT_TYPES: Mapping[str, str] = MappingProxyType(
     }
 )
 LONG = 500  # segments; longer transcripts are rendered in a thread
+# The client waits for ever for a server that takes no more of a body, or whose answer trickles in.
+FILE_SECONDS = 300.0
+MIN_BYTES_PER_SECOND = 50_000
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # no ARN: that would name another server
 _REFUSED = frozenset({400, 405, 411, 413, 414})  # statuses that another attempt does not cure…
@@ -132,18 +135,22 @@ class Outputs:
             _FAILED.inc()
             raise _error(f"{file.url} could not be written: {error}") from error
         client = await self._store.client(file.bucket)
+        seconds = FILE_SECONDS + len(content) / MIN_BYTES_PER_SECOND
         try:
-            await put(
-                client,
-                file.bucket,
-                file.key,
-                InMemory(content),
-                self._parts,
-                ContentType=CONTENT_TYPES[file.format],
-                Metadata={ROW_ID_METADATA: str(transcript.job.id)},
-            )
+            async with asyncio.timeout(seconds) as limit:
+                await put(
+                    client,
+                    file.bucket,
+                    file.key,
+                    InMemory(content),
+                    self._parts,
+                    ContentType=CONTENT_TYPES[file.format],
+                    Metadata={ROW_ID_METADATA: str(transcript.job.id)},
+                )
         except (BotoCoreError, ClientError, aiohttp.ClientError, OSError, ValueError) as error:
             _FAILED.inc()
+            if limit.expired():
+                raise _passing(f"{file.url} could not be written within {seconds:.0f} seconds") from error
             raise _told(error, file) from error
         _OK.inc()
         metrics.OUTPUT_BYTES.inc(len(content))
