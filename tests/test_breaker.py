@@ -38,6 +38,19 @@ def test_old_outcomes_are_forgotten() -> None:
     assert not feed(circuit, 301.0, failures=5, successes=60)
 
 
+def test_failures_that_take_long_are_remembered_for_as_long_as_so_many_of_them_take() -> None:
+    """One after the other they are never `jobs` within `seconds`, nor are the probes."""
+    circuit = breaker(jobs=5, seconds=60, pause_seconds=30, probes=1)
+
+    def hangs(at: float) -> bool:
+        return circuit.observe(failed=True, began=at, now=at + 300, within=5 * 300)
+
+    assert [hangs(300.0 * job) for job in range(5)] == [False] * 4 + [True]
+    assert [circuit.admit(1530.0) for _ in range(2)] == [True, False]
+    assert hangs(1530.0)
+    assert circuit.open_until(1830.0) == 1890.0
+
+
 def test_what_was_under_way_says_nothing() -> None:
     circuit = breaker()
     assert feed(circuit, 10.0, failures=50, successes=0)

@@ -38,13 +38,22 @@ def careless(_name: str, _options: Mapping[str, str]) -> Careless:
     return Careless()
 
 
+def endless(name: str, _options: Mapping[str, str]) -> given.Scripted:
+    return given.Scripted(name, concurrency=-1)
+
+
+def vague(name: str, _options: Mapping[str, str]) -> given.Scripted:
+    return given.Scripted(name, capabilities={"transcribe"})  # type: ignore[arg-type]  # as careless code does
+
+
 def failing(_name: str, options: Mapping[str, str]) -> Provider:
     raise ValueError(f"the key {options['key']} is too short")
 
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    points = {each: f"{HERE}:{each}" for each in ("echo", "stranger", "careless", "failing", "absent")}
+    names = ("echo", "stranger", "careless", "endless", "vague", "failing", "absent")
+    points = {each: f"{HERE}:{each}" for each in names}
     given.install(tmp_path, **points, broken="v2td_no_such_module:make")
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -70,6 +79,8 @@ def test_a_plugin_is_given_its_name_and_options() -> None:
         ("ecko", "; did you mean echo?"),
         ("stranger", "makes a provider that is called 'somebody', not 'mine' as it is told"),
         ("careless", "makes no provider: it has no fingerprint, capabilities, concurrency, "),
+        ("endless", "makes a provider that cannot be used: its concurrency is no number of jobs"),
+        ("vague", "makes a provider that cannot be used: its capabilities are no Capabilities"),
         ("broken", "does not start: ModuleNotFoundError: No module named 'v2td_no_such_module'"),
         ("absent", "does not start: AttributeError: "),
         ("failing", f"does not start: ValueError: the key {MASK} is too short"),

@@ -179,8 +179,8 @@ class Providers:
             return router.narrowed(decision, chain, model, f"of these only with the model {model}")
         chain = tuple(each.name for each in self._members if each.provider.model == model) if widen else ()
         if not chain:
-            where = "no provider" if widen else f"{decision.target}, which"
-            raise JobError(ErrorClass.BAD_FIELD, f"model: {where} has no model {model!r}; there are {self._known()}")
+            where = "no provider has the" if widen else f"{decision.target} has no"
+            raise JobError(ErrorClass.BAD_FIELD, f"model: {where} model {model!r}; there are {self._known()}")
         return router.narrowed(decision, chain, model, f"none of these has the model {model}, which the message names")
 
     def _known(self) -> str:

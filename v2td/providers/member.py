@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from v2td import metrics
-from v2td.breaker import CircuitBreaker
+from v2td.breaker import PROBES, CircuitBreaker
 from v2td.config import LOCAL, Settings
 from v2td.errors import JobError, ProviderFailedError, ProviderRefusedError, ServiceError, first_of
 from v2td.jobs import MAX_REASON, SAMPLE_RATE, Heard
@@ -52,6 +52,7 @@ class Member:
             seconds=settings.providers.breaker_seconds,
             jobs=settings.providers.breaker_jobs,
             pause_seconds=settings.providers.breaker_pause_seconds,
+            probes=min(PROBES, self.places.size or PROBES),  # others would have to wait behind them
         )
         self._ok = metrics.PROVIDER_JOBS.labels(self.name, "ok")
         self._seconds = metrics.PROVIDER_SECONDS.labels(self.name)
@@ -131,7 +132,7 @@ class Member:
 
     async def _ask(self, rewound: Rewound, *, last: bool) -> Heard:
         try:
-            return checked(await self.provider.transcribe(rewound.again(last=last, clocked=not self._queues)))
+            return checked(await self.provider.transcribe(rewound.again(last=last, clocked=self.name != LOCAL)))
         except Exception as error:
             if isinstance(rewound.fault, Exception):  # whatever the provider made of it
                 raise rewound.fault from error
@@ -160,7 +161,10 @@ class Member:
         self._learn(began, failed=failed)
 
     def _learn(self, began: float, *, failed: bool) -> None:
-        if not self._breaker.observe(failed=failed, began=began, now=time.monotonic()):
+        now = time.monotonic()
+        # Of jobs that wait in vain for minutes, one after the other, few end within `breaker_seconds`.
+        within = self._settings.providers.breaker_jobs * (now - began)
+        if not self._breaker.observe(failed=failed, began=began, now=now, within=within):
             return
         if (seconds := self.open_seconds) is not None:
             log.warning(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from typing import Any
 
 from v2td.config import OpenAISettings, PluginSettings, ProviderSettings, ProvidersSettings, WhisperCppSettings
 from v2td.config.problems import MASK, did_you_mean
 from v2td.errors import ConfigError
-from v2td.providers.protocol import Provider
+from v2td.providers.protocol import Capabilities, Provider
 
 GROUP = "v2td.providers"  # of the entry points
 
@@ -64,7 +65,21 @@ def _plugin(settings: PluginSettings, field: str) -> Provider:
     if provider.name != settings.name:
         hint = f"makes a provider that is called {provider.name!r}, not {settings.name!r} as it is told"
         raise ConfigError(f"{field}.entry_point", wanted, hint)
+    if (problem := _unusable(provider)) is not None:
+        raise ConfigError(f"{field}.entry_point", wanted, f"makes a provider that cannot be used: {problem}")
     return provider
+
+
+def _unusable(provider: Any) -> str | None:
+    """Say what every job would stumble over, or wait for in vain."""
+    model, jobs = provider.model, provider.concurrency
+    if not isinstance(provider.capabilities, Capabilities):
+        return "its capabilities are no Capabilities"
+    if jobs is not None and (type(jobs) is not int or jobs < 0):
+        return "its concurrency is no number of jobs, nor None"
+    if not isinstance(provider.fingerprint, str) or not (model is None or isinstance(model, str)):
+        return "its fingerprint, or its model, is no text"
+    return None
 
 
 _PARTS = (
