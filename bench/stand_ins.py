@@ -41,7 +41,7 @@ class _Room:
 class ConstantDownloader(_Room):
     """Every URL is the same small file, at once."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, **_by_name: Any) -> None:
         pass
 
     folders = ()

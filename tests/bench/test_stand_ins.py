@@ -27,7 +27,7 @@ async def test_a_job_passes_through(engine: type[SleepingEngine]) -> None:
     journals = Journals(nowhere, "base", 0)
     stood_in: Any = engine(slots)
     local = Local(stood_in, journals, settings)
-    downloader: Any = ConstantDownloader()
+    downloader: Any = ConstantDownloader(settings.fetch, settings.s3, cache=settings.cache)  # as the daemon does
     decoders: Any = ConstantDecoders()
     job = Job(Coordinates("cluster", "topic", 0, 0, 0), "https://example.com/a.wav")
     async with Providers(settings, local) as providers:
