@@ -494,3 +494,14 @@ async def test_deadlines_count_though_a_provider_tells_of_no_progress(
     recording = source.recording(on_progress=lambda: calls.append(source.taken))
     await providers.transcribe(decided(providers), recording)
     assert calls == expected
+
+
+async def test_one_that_hears_one_at_a_time_is_left_alone_though_its_failures_take_long() -> None:
+    settings = Settings.model_validate({"providers": {**BREAKER, "breaker_jobs": 3, "breaker_seconds": 0.001}})
+    member = Member(Scripted("hangs", seconds=0.1, concurrency=1, answers=[ProviderFailedError("late")] * 3), settings)
+    for _ in range(3):
+        assert member.open_seconds is None
+        async with Rewound(Source(1).recording()) as rewound:
+            with pytest.raises(ProviderFailedError):
+                await member.transcribe(rewound, last=True)
+    assert member.open_seconds is not None
