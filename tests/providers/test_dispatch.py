@@ -170,6 +170,14 @@ async def test_a_bug_and_nonsense_are_the_providers_failure(build: Build) -> Non
     assert "nan" in answer.tried[1][1]
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(3)], ids=["cancels", "exits"])
+async def test_a_bug_that_would_end_more_than_itself_is_the_providers_failure(build: Build, error: Any) -> None:
+    """A job that is cancelled by nobody would be left unfinished, and the daemon would end with its code."""
+    providers = build(Scripted("bug", answers=[error]), routing={"default": "bug", "fallback": ["local"]})
+    answer = await providers.transcribe(decided(providers), Source().recording())
+    assert (answer.provider.name, answer.tried) == ("local", (("bug", f"unexpected {type(error).__name__}"),))
+
+
 @pytest.mark.parametrize(
     ("errors", "expected"),
     [

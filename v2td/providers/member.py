@@ -133,7 +133,9 @@ class Member:
     async def _ask(self, rewound: Rewound, *, last: bool) -> Heard:
         try:
             return checked(await self.provider.transcribe(rewound.again(last=last, clocked=self.name != LOCAL)))
-        except Exception as error:
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
+            if isinstance(error, asyncio.CancelledError) and _cancelled():
+                raise  # nobody waits for it any more; else it is a bug of the provider
             if isinstance(rewound.fault, Exception):  # whatever the provider made of it
                 raise rewound.fault from error
             found = first_of(error)
@@ -181,6 +183,11 @@ def next_of(members: Sequence[Member]) -> Member:
     chosen = max(members, key=lambda each: each.turn)
     chosen.turn -= sum(each.weight for each in members)
     return chosen
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _place(error: BaseException) -> str:
