@@ -34,7 +34,8 @@ _HINTS = {
     404: "it knows no such path or model: see base_url and model",
     405: "it takes no POST there: see base_url",
 }
-_QUOTA = "insufficient_quota"
+_BUSY = 429
+_QUOTA = "insufficient_quota"  # which comes as busy, too
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -66,6 +67,10 @@ class _Answer(_Lax):
     language: str | None = None
     segments: Annotated[list[_Segment], Field(max_length=MAX_SEGMENTS)] | None = None
     words: Annotated[list[_Word], Field(max_length=MAX_WORDS)] | None = None
+
+
+class BusyError(ProviderFailedError):
+    """The API takes no more for now, of us or of anybody: nothing is wrong with it, or with what was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,8 @@ def refusal(status: int, body: bytes, retry_after: str | None, now: datetime, ke
         message = "the account has no quota left"
     elif status in _HINTS:
         message = _HINTS[status]  # never its own words: OpenAI repeats the ends of a key that it refuses
-    return ProviderFailedError(_reason(status, message, key), retry_after_seconds(retry_after, now))
+    kind = BusyError if status == _BUSY and code != _QUOTA else ProviderFailedError
+    return kind(_reason(status, message, key), retry_after_seconds(retry_after, now))
 
 
 def _reason(status: int, message: str, key: str) -> str:

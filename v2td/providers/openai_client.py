@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import BinaryIO, Self
 
@@ -22,13 +23,16 @@ from v2td import __version__
 from v2td.config import OpenAISettings
 from v2td.errors import JobError, ProviderFailedError, ServiceError
 from v2td.limit import PriorityLimit
-from v2td.providers.openai_answers import refusal
+from v2td.providers.openai_answers import BusyError, refusal
 from v2td.providers.upload import CONTENT_TYPES
 from v2td.tls import verifying
 
 MAX_ANSWER_BYTES = 16_000_000  # the words of some ten hours
 MAX_ERROR_BYTES = 16_384
 MAX_PAUSE_SECONDS = 600.0  # what an API may ask for, at most, before it is asked again
+PATIENCE_SECONDS = 5.0  # a longer pause is for others to stand in, or for another attempt
+BUSY_SECONDS = 60.0  # for so long a request that is asked to wait asks again: rates count by the minute
+BUSY_PAUSE_SECONDS = 1.0  # at least
 HEALTH_SECONDS = 5.0
 RATE_SECONDS = 60.0
 
@@ -70,6 +74,7 @@ class Client:
         self._places = PriorityLimit(min(settings.connections, settings.connections_per_host))
         self._rate = Rate(settings.requests_per_minute)
         self._timeout = aiohttp.ClientTimeout(total=settings.total_seconds, sock_connect=settings.connect_seconds)
+        self._random = Random()  # noqa: S311 (jitter)
         self._closed_until = 0.0  # the loop's time until which the API asked to be left alone
         self._stack = contextlib.AsyncExitStack()
 
@@ -104,8 +109,27 @@ class Client:
     async def post(self, path: str, fields: Fields, upload: Upload, priority: int, begin: Callable[[], None]) -> bytes:
         """Send a file and the fields of a form; return the answer's body. `begin` is called when its turn has come.
 
-        Raises ProviderRefusedError and ProviderFailedError; OSError when the file cannot be read.
+        An API that is busy is asked again when it says so, if that is soon. Raises ProviderRefusedError and
+        ProviderFailedError; OSError when the file cannot be read.
         """
+        clock = asyncio.get_running_loop().time
+        give_up: float | None = None
+        while True:
+            try:
+                return await self._post_in_turn(path, fields, upload, priority, begin)
+            except BusyError as error:
+                if error.retry_after is None or error.retry_after > PATIENCE_SECONDS:
+                    raise
+                pause = max(error.retry_after, BUSY_PAUSE_SECONDS)
+                give_up = give_up or clock() + BUSY_SECONDS
+                if clock() + pause > give_up:
+                    raise
+            # Not all at once, and without a place: the urgent go first when it takes requests again.
+            await asyncio.sleep(pause * self._random.uniform(1, 2))
+
+    async def _post_in_turn(
+        self, path: str, fields: Fields, upload: Upload, priority: int, begin: Callable[[], None]
+    ) -> bytes:
         clock = asyncio.get_running_loop().time
         async with self._places.inside(priority):
             self._check_open()
@@ -123,7 +147,7 @@ class Client:
     def _check_open(self) -> None:
         left = self._closed_until - asyncio.get_running_loop().time()
         if left > 0:
-            raise ProviderFailedError(f"the API asked to be left alone for {left:.0f} s more", left)
+            raise BusyError(f"the API asked to be left alone for {left:.0f} s more", left)
 
     async def _post_once_more(self, path: str, fields: Fields, upload: Upload) -> bytes:
         """Post, and once more when the API closed an idle connection just as we took it, which says nothing of it."""
