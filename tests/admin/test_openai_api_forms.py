@@ -63,6 +63,7 @@ class TestFields:
                 (field("model", "demo") * 2, "model: is there 2 times"),
                 (FILE, "file: is there twice"),
                 (field("keywords[]", "x") * 200, "more than 200 fields"),
+                (field("keywords[]", "x" * 200) * 30, "keywords[] may have 4096 characters in all"),
             ):
                 async with session.post(PATH, data=FILE + more + END, headers=HEADERS) as answer:
                     assert answer.status == 400

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from v2td.config import InvalidConfigError, KafkaSettings, Settings, load
+from v2td.config import InvalidConfigError, KafkaSettings, Settings, WhisperCppSettings, load
 from v2td.config.definitions import DEFINITIONS, sections
 
 
@@ -59,6 +60,13 @@ def test_contradictions(flags: dict[str, str], told: dict[str, str]) -> None:
 def test_a_section_made_by_hand_is_checked_too() -> None:
     with pytest.raises(ValidationError, match=r"rebalance_timeout_seconds must be at least session_timeout_seconds"):
         KafkaSettings(session_timeout_seconds=90)
+
+
+@pytest.mark.parametrize("told", [{"threads": 6}, {"cpus": (0, 1)}])
+def test_a_server_of_whisper_cpps_is_not_told_its_threads(told: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=rf"{next(iter(told))} must be left out with server_url"):
+        WhisperCppSettings(name="server", server_url="http://127.0.0.1:8080", **told)
+    WhisperCppSettings(name="child", model=Path("/models/ggml-base.bin"), **told)
 
 
 @pytest.mark.parametrize("text", ["a=vi, b.c=yue", '["a=vi", "b.c=yue"]'])

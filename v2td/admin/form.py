@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from v2td.admin.refusals import RefusedError
 from v2td.jobs import Channels, Options, Task
-from v2td.messages.request import Language, Name, Prompt
+from v2td.messages.request import MAX_PROMPT, Language, Name, Prompt
 from v2td.messages.strict_json import shown
 
 FILE = "file"
@@ -82,7 +82,14 @@ class Form(BaseModel):
             raise PydanticCustomError("format", "stream needs response_format json")
         if self.language and self.languages:
             raise PydanticCustomError("languages", "language says what languages[] lets be detected: leave one out")
+        if len(self._hotwords or "") > MAX_PROMPT:
+            most = {"most": MAX_PROMPT}
+            raise PydanticCustomError("keywords", "keywords[] may have {most} characters in all, with commas", most)
         return self
+
+    @property
+    def _hotwords(self) -> str | None:
+        return ", ".join(self.keywords) or None
 
     def options(self, task: Task) -> Options:
         """Return what this means to a job."""
@@ -91,7 +98,7 @@ class Form(BaseModel):
             languages=self.languages,
             task=task,
             prompt=self.prompt,
-            hotwords=", ".join(self.keywords) or None,
+            hotwords=self._hotwords,
             beam_size=self.beam_size,
             word_timestamps="word" in self.timestamp_granularities,
             channels=self.channels,

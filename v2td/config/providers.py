@@ -61,9 +61,13 @@ class WhisperCppSettings(ProviderSettings):
         return self.model_name or (self.model.stem if self.model else None)
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """It is one of the two."""
+        """It is one of the two; a server has threads and CPUs of its own."""
         if (self.model is None) == (self.server_url is None):
             yield "model", "set, or server_url, and not both"
+        elif self.server_url is not None:
+            for name in ("threads", "cpus"):
+                if getattr(self, name):
+                    yield name, "left out with server_url: they are the server's to choose"
 
 
 class OpenAISettings(ProviderSettings):
