@@ -349,6 +349,26 @@ async def test_after_the_pause_it_is_tried_again(build: Build) -> None:
     assert (await providers.transcribe(decision, Source().recording())).provider is failing
 
 
+async def test_when_it_does_its_work_again_no_job_that_waits_for_it_is_turned_away(build: Build) -> None:
+    """Of an API that takes five at once: those that get a place before most are judged are all let in."""
+
+    class Uneven(Scripted):
+        async def _transcribe(self, recording: Any) -> Heard:
+            for _ in range(20 * len(self.jobs)):
+                await asyncio.sleep(0)
+            return await super()._transcribe(recording)
+
+    api = Uneven("api", answers=[ProviderFailedError("down")] * 2, concurrency=5)
+    providers = build(api, routing={"default": "api"}, **{**BREAKER, "breaker_pause_seconds": 0.05})
+    decision = decided(providers)
+    for _ in range(2):
+        with pytest.raises(ProviderFailedError, match="down"):
+            await providers.transcribe(decision, Source().recording())
+    await asyncio.sleep(0.06)
+    answers = await asyncio.gather(*(providers.transcribe(decision, Source().recording()) for _ in range(40)))
+    assert {each.provider for each in answers} == {api}
+
+
 async def test_slow_counts_as_failed_but_not_of_one_with_a_queue_of_its_own(build: Build) -> None:
     settings = {**BREAKER, "slow_seconds": 0.01, "slow_factor": 0.001}
     slow, queue = Scripted("slow", seconds=0.05, concurrency=1), Scripted("queue", seconds=0.05, concurrency=0)

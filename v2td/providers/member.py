@@ -52,7 +52,7 @@ class Member:
             seconds=settings.providers.breaker_seconds,
             jobs=settings.providers.breaker_jobs,
             pause_seconds=settings.providers.breaker_pause_seconds,
-            probes=min(PROBES, self.places.size or PROBES),  # others would have to wait behind them
+            probes=self._probes(),
         )
         self._ok = metrics.PROVIDER_JOBS.labels(self.name, "ok")
         self._seconds = metrics.PROVIDER_SECONDS.labels(self.name)
@@ -61,6 +61,14 @@ class Member:
         self.open_seconds  # noqa: B018 (its gauge is there from the start)
         for result in ("ok", "failed", "refused"):
             metrics.PROVIDER_JOBS.labels(self.name, result)
+
+    def _probes(self) -> int:
+        """Return by how many jobs to tell whether it does its work again: fewer of one that takes few at once.
+
+        Others wait behind them. While half of these are heard, one after the other, no more than these get a place.
+        """
+        size = self.places.size
+        return min(PROBES, 2 * size - 1) if size else PROBES
 
     @property
     def open_seconds(self) -> float | None:
