@@ -265,6 +265,29 @@ async def test_a_model_for_english_alone_is_found_out(tmp_path: Path) -> None:
                 await hear(provider, tmp_path, EN.path, options)
 
 
+async def test_another_model_behind_it_is_found_out(tmp_path: Path) -> None:
+    language = "vietnamese"
+
+    async def handler(request: web.Request) -> web.Response:
+        if language == "gone":
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"language": language, "segments": [SEGMENT]})
+
+    async with stand_in(handler) as url, WhisperCppServer(settings_of(url)) as provider:
+        assert provider.capabilities.languages is None
+        language = "english"
+        with pytest.raises(ProviderFailedError, match="another model"):  # English, heard in what is Vietnamese
+            await hear(provider, tmp_path, VI.path, Options(language="vi"))
+        with pytest.raises(ProviderRefusedError, match="English alone"):
+            await hear(provider, tmp_path, VI.path, Options(language="vi"))
+        language = "gone"
+        with pytest.raises(ProviderFailedError):
+            await hear(provider, tmp_path, EN.path, ENGLISH)
+        language = "vietnamese"
+        assert (await hear(provider, tmp_path, VI.path, Options(language="vi"))).language == "vi"
+
+
 async def test_it_is_told_what_a_message_says(tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = []
 

@@ -111,6 +111,9 @@ class WhisperCppServer:
                 "no_language_probabilities": "true",
             },
         )
+        if request.language != ENGLISH and answer.get("language") in ENGLISH_ALONE:  # and so it heard English
+            self._multilingual = None
+            raise ProviderFailedError(f"{self._url} has another model than before, which knows English alone")
         return WindowText(segments_of(answer, request), request.language)
 
     async def health(self) -> str | None:
@@ -121,6 +124,7 @@ class WhisperCppServer:
                 said = await _text(response)
                 return None if response.status == 200 else f"{self._url}/health answers {response.status}: {said}"
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._forget(error)
             return f"{self._url}/health: {_reason(error)}"
 
     @property
@@ -129,12 +133,17 @@ class WhisperCppServer:
         return self._session
 
     async def _probe(self) -> bool:
-        """Return whether its model knows more than English; it is asked once, with a little silence."""
+        """Return whether its model knows more than English; it is asked once while it is there, with some silence."""
         if self._multilingual is None:
             silence = wav(np.zeros(MIN_SAMPLES, np.float32))
             fields = {"language": PROBE_LANGUAGE, "beam_size": "1", "no_language_probabilities": "true"}
             self._multilingual = (await self._post(silence, fields)).get("language") not in ENGLISH_ALONE
         return self._multilingual
+
+    def _forget(self, error: Exception) -> None:
+        """Ask for its model again when the server is gone: what comes back may have another one."""
+        if isinstance(error, aiohttp.ClientConnectionError):
+            self._multilingual = None
 
     async def _ask(self, recording: Recording, sound: WindowSound, fields: dict[str, str]) -> dict[str, Any]:
         """Return the server's answer about a window."""
@@ -166,6 +175,7 @@ class WhisperCppServer:
                     raise ProviderFailedError(f"{url} answers {response.status}: {await _text(response)}", wait)
                 body = await _body(response, MAX_ANSWER_BYTES)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._forget(error)
             raise ProviderFailedError(f"{url}: {_reason(error)}") from error
         try:
             answer = json.loads(body)
