@@ -20,7 +20,13 @@ from v2td.outputs import Outputs, outputs
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def takes_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+async def says_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def takes_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     await asyncio.Event().wait()
 
 
@@ -56,8 +62,13 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize(
     ("serve", "segments", "part_bytes"),
-    [(takes_nothing, 100_000, 67_108_864), (trickles, 1, 67_108_864), (trickles, 100_000, 5_242_880)],
-    ids=["takes nothing", "trickles", "trickles before the parts"],
+    [
+        (says_nothing, 1, 67_108_864),
+        (takes_nothing, 100_000, 67_108_864),
+        (trickles, 1, 67_108_864),
+        (trickles, 100_000, 5_242_880),
+    ],
+    ids=["says nothing", "takes nothing", "trickles", "trickles before the parts"],
 )
 async def test_a_file_takes_no_longer_than_it_may(
     serve: Serve, segments: int, part_bytes: int, monkeypatch: pytest.MonkeyPatch

@@ -31,7 +31,7 @@ CONTENT_TYPES: Mapping[str, str] = MappingProxyType(
     }
 )
 LONG = 500  # segments; longer transcripts are rendered in a thread
-# The client waits for ever for a server that takes no more of a body, or whose answer trickles in.
+# The client waits for ever for a server that does not say 100 Continue, takes no more of a body, or trickles.
 FILE_SECONDS = 300.0
 MIN_BYTES_PER_SECOND = 50_000
 
