@@ -240,6 +240,8 @@ async def test_a_busy_server_passes(services: Services, make: MakeOutputs, proxy
         (403, "InvalidAccessKeyId", True, True),
         (403, "RequestTimeTooSkewed", True, True),
         (400, "ExpiredToken", True, True),
+        (400, "XMinioAdminBucketQuotaExceeded", False, True),
+        (400, "AuthorizationHeaderMalformed", False, True),  # the region is wrong
         (400, "KeyTooLongError", True, False),
         (400, "InvalidURI", False, False),
         (405, "MethodNotAllowed", True, False),

@@ -37,7 +37,12 @@ MIN_BYTES_PER_SECOND = 50_000
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # no ARN: that would name another server
 _REFUSED = frozenset({400, 405, 411, 413, 414})  # statuses that another attempt does not cure…
-_PASSING = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeout", "IncompleteBody"})
+_PASSING = frozenset(  # …but for these, which no message is to blame for: the way, our settings, a quota
+    {
+        *("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"),
+        *("RequestTimeout", "IncompleteBody", "BadDigest", "InvalidPart", "XMinioAdminBucketQuotaExceeded"),
+    }
+)
 _NOT_THERE = frozenset({"AccessDenied", "NoSuchBucket", "PermanentRedirect"})
 
 _OK, _FAILED = metrics.OUTPUTS.labels("ok"), metrics.OUTPUTS.labels("failed")
