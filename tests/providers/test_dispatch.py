@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.providers import given
 from tests.providers.given import Scripted, Source, counted
 from v2td import metrics
 from v2td.config import Settings
-from v2td.errors import ErrorClass, JobError, NoRoomError, ProviderFailedError, ProviderRefusedError
+from v2td.errors import ErrorClass, JobError, NoRoomError, ProviderFailedError, ProviderRefusedError, ServiceError
 from v2td.jobs import Heard, Options
 from v2td.providers import Capabilities, Decision, Facts, Needs, Provider, Providers
 from v2td.providers.member import Member
@@ -74,6 +74,29 @@ async def test_all_are_opened_and_closed(build: Build) -> None:
     async with build(one, local=local):
         assert (one.open, local.open) == (True, True)
     assert (one.open, local.open) == (False, False)
+
+
+async def test_what_does_not_open_or_close_is_named_without_its_words(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Closed(Scripted):
+        async def __aenter__(self) -> Self:
+            raise ValueError("the key hunter2 is too short")
+
+    class Stuck(Scripted):
+        async def __aexit__(self, *_: object) -> None:
+            raise ValueError("the key hunter2 is not given back")
+
+    with pytest.raises(ServiceError, match=r"^open the provider one: ValueError at .*test_dispatch\.py") as caught:
+        await build(Closed("one")).__aenter__()
+    assert caught.value.__suppress_context__
+    one, two = Stuck("one"), Scripted("two")
+    async with build(two, one):
+        assert (one.open, two.open) == (True, True)
+    assert (one.open, two.open) == (True, False)
+    printed = capsys.readouterr()
+    assert "a provider did not close" in printed.out + printed.err
+    assert "hunter2" not in printed.out + printed.err
 
 
 async def test_the_next_hears_it_from_the_first_window(build: Build) -> None:

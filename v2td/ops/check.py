@@ -26,6 +26,7 @@ from v2td.jobs import Options
 from v2td.ops import storage
 from v2td.ops.transcribe import Transcriber
 from v2td.providers import registry
+from v2td.providers.member import opened, trouble_of
 from v2td.results import check_redis
 
 SERVICE_SECONDS = 15.0  # longest wait for a service to answer
@@ -242,8 +243,8 @@ async def _providers(settings: Settings) -> list[Check]:
     for table, provider in registry.make(settings.providers):
         name = f"provider {table.name}"
         try:
-            async with provider:
-                trouble = await provider.health()
+            async with opened(provider):
+                trouble = await trouble_of(provider)
         except ServiceError as error:
             found.append(_failed(name, error))
         else:

@@ -15,7 +15,7 @@ from v2td.errors import ErrorClass, JobError, ProviderFailedError, ProviderRefus
 from v2td.jobs import MAX_REASON, Heard, Options
 from v2td.logs import get_logger
 from v2td.providers import registry, router
-from v2td.providers.member import Member, next_of
+from v2td.providers.member import Member, next_of, opened
 from v2td.providers.needs import lacks
 from v2td.providers.places import Places, place
 from v2td.providers.protocol import Provider, Recording
@@ -60,7 +60,7 @@ class Providers:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             for each in self._members:
-                await stack.enter_async_context(each.provider)
+                await stack.enter_async_context(opened(each.provider))
             self._stack = stack.pop_all()
         return self
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from v2td import metrics
 from v2td.breaker import PROBES, CircuitBreaker
 from v2td.config import LOCAL, Settings
-from v2td.errors import JobError, ProviderFailedError, ProviderRefusedError, ServiceError, first_of
+from v2td.errors import ConfigError, JobError, ProviderFailedError, ProviderRefusedError, ServiceError, first_of
 from v2td.jobs import MAX_REASON, SAMPLE_RATE, Heard
 from v2td.logs import get_logger
 from v2td.providers.heard import checked
@@ -119,14 +120,7 @@ class Member:
 
     async def look(self) -> None:
         """Ask it whether it is well."""
-        try:
-            async with asyncio.timeout(HEALTH_SECONDS):
-                said = await self.provider.health()
-            self.note_health(None if said is None else str(said)[:MAX_REASON])
-        except TimeoutError:
-            self.note_health(f"it did not say within {HEALTH_SECONDS:g} s whether it is well")
-        except Exception as error:  # noqa: BLE001 (somebody else's code; its text may hold a secret)
-            self.note_health(f"it cannot say whether it is well: {type(error).__name__}")
+        self.note_health(await trouble_of(self.provider))
 
     def note_health(self, trouble: str | None) -> None:
         """Take note of what is wrong with it, if anything."""
@@ -182,6 +176,37 @@ class Member:
             )
         else:
             log.info("a provider does its work again", provider=self.name)
+
+
+@asynccontextmanager
+async def opened(provider: Provider) -> AsyncIterator[None]:
+    """Open it, and close it in the end. Raises ServiceError and ConfigError only: other texts may hold a secret."""
+    try:
+        await provider.__aenter__()
+    except Exception as error:  # noqa: BLE001 (somebody else's code)
+        if isinstance(found := first_of(error), ServiceError | ConfigError):
+            raise found from None
+        problem = f"{type(error).__name__} at {_place(error)}"
+        raise ServiceError(f"open the provider {provider.name}", problem) from None
+    try:
+        yield
+    finally:
+        try:
+            await provider.__aexit__(None, None, None)
+        except Exception as error:  # noqa: BLE001 (somebody else's code; the others are closed all the same)
+            log.error("a provider did not close", provider=provider.name, error=type(error).__name__, at=_place(error))
+
+
+async def trouble_of(provider: Provider) -> str | None:
+    """Return what is wrong with it, if anything, as it says itself."""
+    try:
+        async with asyncio.timeout(HEALTH_SECONDS):
+            said = await provider.health()
+    except TimeoutError:
+        return f"it did not say within {HEALTH_SECONDS:g} s whether it is well"
+    except Exception as error:  # noqa: BLE001 (somebody else's code; its text may hold a secret)
+        return f"it cannot say whether it is well: {type(error).__name__}"
+    return None if said is None else str(said)[:MAX_REASON]
 
 
 def next_of(members: Sequence[Member]) -> Member:
