@@ -89,6 +89,14 @@ class FileCache:
             await self._keep(address, audio, validator)
         return audio
 
+    async def make_room(self) -> None:
+        """Give way where the spool's disk is full: who waits for room there would wait for us for ever."""
+        sums = await _in_thread(lambda: self._files.make_room(self._spool.folder))
+        if sums is not None and sums.evicted:
+            FILE_CACHE_BYTES.set(sums.size_bytes)
+            FILE_CACHE_EVICTIONS.inc(sums.evicted)
+            log.warning("the cache of files makes room on a full disk", files=sums.evicted)
+
     async def _take(self, address: str) -> tuple[Audio, Validator] | None:
         """Return what is kept for an address as a file of the spool, which the caller discards, if there is any."""
         path = self._spool.folder / f"kept-{uuid4().hex}"

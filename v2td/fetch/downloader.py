@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from v2td.config import CacheSettings, FetchSettings, S3Settings
+from v2td.errors import NoRoomError
 from v2td.fetch import files
 from v2td.fetch.cache import FileCache
 from v2td.fetch.guard import socket_factory
@@ -111,6 +112,14 @@ class Downloader:
                     return await files.read(path, self._settings)
 
     async def _get(self, transfer: Transfer, target: URL, scheme: str, access: Access) -> Audio:
+        try:
+            return await self._transferred(transfer, target, scheme, access)
+        except NoRoomError:
+            if self._cache is not None:
+                await self._cache.make_room()
+            raise
+
+    async def _transferred(self, transfer: Transfer, target: URL, scheme: str, access: Access) -> Audio:
         # What a private source shows to us is not kept beyond the job: others may share the folder. An object store's
         # is, because the config says which buckets are read.
         if self._cache is None or (transfer is self._public and access is not PUBLIC):

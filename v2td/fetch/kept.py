@@ -48,6 +48,10 @@ CREATE TABLE asked (address TEXT PRIMARY KEY, used INTEGER NOT NULL);
 CREATE INDEX asked_used ON asked (used);
 PRAGMA user_version = {_VERSION};
 """
+# The least recently used that do not fit into so many bytes beside the others.
+_BEYOND = """
+SELECT file FROM (SELECT file, sum(size_bytes) OVER (ORDER BY used DESC) AS total FROM kept) WHERE total > ?
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,23 @@ class KeptFiles:
             files, total = self._index.execute("SELECT count(*), coalesce(sum(size_bytes), 0) FROM kept").fetchone()
         return Sums(files, total)
 
+    def make_room(self, beside: Path) -> Sums | None:
+        """Drop the half that was used least recently; None, and nothing done, if `beside` is on another disk.
+
+        The files go first: a full disk may not take the change of the index before.
+        """
+        if beside.stat().st_dev != self._files.stat().st_dev:
+            return None
+        with self._lock:
+            (total,) = self._index.execute("SELECT coalesce(sum(size_bytes), 0) FROM kept").fetchone()
+            gone = self._index.execute(_BEYOND, (total // 2,)).fetchall()
+        for (each,) in gone:
+            (self._files / each).unlink(missing_ok=True)
+        with self._writing() as index:
+            index.executemany("DELETE FROM kept WHERE file = ?", gone)
+        sums = self.sums()
+        return Sums(sums.files, sums.size_bytes, len(gone))
+
     def clear(self) -> Sums:
         """Drop everything, also what was asked for once, and return what that was."""
         with self._writing() as index:
@@ -189,11 +210,7 @@ class KeptFiles:
 
     def _evict(self, index: sqlite3.Connection) -> list[tuple[str]]:
         """Delete the rows of the least recently used files that do not fit beside the others; return the files."""
-        evicted = index.execute(
-            "SELECT file FROM (SELECT file, sum(size_bytes) OVER (ORDER BY used DESC) AS total FROM kept) "
-            "WHERE total > ?",
-            (self._max_bytes,),
-        ).fetchall()
+        evicted = index.execute(_BEYOND, (self._max_bytes,)).fetchall()
         index.executemany("DELETE FROM kept WHERE file = ?", evicted)
         return evicted
 
