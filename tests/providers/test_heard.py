@@ -52,6 +52,30 @@ def test_so_is_a_price_that_is_none(cost: float) -> None:
         checked(replace(HEARD, cost=cost))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model": None}, "its model and language are NoneType and str"),
+        ({"language": 5}, "its model and language are str and int"),
+        ({"language_probability": "high"}, "its language's probability is str"),
+        ({"cost": "5"}, "it charges '5'"),
+        ({"timings": {"at": object()}}, "its timings are no JSON object"),
+        ({"timings": []}, "its timings are no JSON object"),
+        ({"segments": None}, "its segments are something else"),
+        ({"segments": ("text",)}, "its segments are something else"),
+        ({"windows": (1,)}, "its windows are something else"),
+        ({"segments": (replace(segment(0), words=("a",)),)}, "its words are something else"),  # type: ignore[arg-type]
+        ({"segments": (segment("0", 1),)}, "its times are str and "),  # type: ignore[arg-type]
+        ({"segments": (replace(segment(0), avg_logprob=None),)}, "its probabilities are no numbers"),  # type: ignore[arg-type]
+        ({"segments": (replace(segment(0), channel=10**12),)}, "its channel is 1000000000000"),
+    ],
+)
+def test_so_is_what_no_row_could_be_made_of(changes: dict[str, Any], told: str) -> None:
+    """It would end the daemon when it is written."""
+    with pytest.raises(ProviderFailedError, match=told):
+        checked(replace(HEARD, **changes))
+
+
 def test_so_is_anything_else() -> None:
     with pytest.raises(ProviderFailedError, match="it answers with NoneType"):
         checked(None)  # type: ignore[arg-type]  # likewise

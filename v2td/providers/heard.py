@@ -2,30 +2,76 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from v2td.errors import ProviderFailedError
-from v2td.jobs import Heard, Segment, Word
+from v2td.jobs import Heard, Segment, Window, Word
+
+MAX_CHANNEL = 2**31 - 1  # as the row has room for
+_NUMBERS = ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature")
 
 
 def checked(heard: Heard) -> Heard:
     """Return it with its segments in order; raises ProviderFailedError when it is nonsense."""
     if not isinstance(heard, Heard):
         raise ProviderFailedError(f"it answers with {type(heard).__name__}, not with what it heard")
-    for segment in heard.segments:
-        if (problem := _problem(segment)) is not None:
-            raise ProviderFailedError(problem)
-    if not (math.isfinite(heard.cost) and heard.cost >= 0):
-        raise ProviderFailedError(f"it charges {heard.cost}")
+    if (problem := next(_problems(heard), None)) is not None:
+        raise ProviderFailedError(problem)
     return replace(heard, segments=tuple(sorted(heard.segments, key=lambda each: each.start)))
 
 
-def _problem(segment: Segment) -> str | None:
-    parts: tuple[Segment | Word, ...] = (segment, *(segment.words or ()))
-    for each in parts:
+def _problems(heard: Any) -> Iterator[str]:
+    """Yield what no row could be made of, the first of which counts: what follows may stumble over it."""
+    if type(heard.model) is not str or not isinstance(heard.language, str | None):
+        yield f"its model and language are {_type(heard.model)} and {_type(heard.language)}"
+    if not (heard.language_probability is None or _number(heard.language_probability)):
+        yield f"its language's probability is {_type(heard.language_probability)}"
+    if not (_number(heard.cost) and math.isfinite(heard.cost) and heard.cost >= 0):
+        yield f"it charges {heard.cost!r:.50}"
+    if not _json(heard.timings):
+        yield "its timings are no JSON object"
+    for name, kind in (("segments", Segment), ("windows", Window)):
+        parts = getattr(heard, name)
+        if not isinstance(parts, tuple | list) or not all(isinstance(each, kind) for each in parts):
+            yield f"its {name} are something else"
+    for segment in heard.segments:
+        yield from _in_segment(segment)
+
+
+def _in_segment(segment: Any) -> Iterator[str]:
+    words = () if segment.words is None else segment.words
+    if not isinstance(words, tuple | list) or not all(isinstance(each, Word) for each in words):
+        yield "its words are something else"
+    for each in (segment, *words):
         if type(each.text) is not str:
-            return f"its text is {type(each.text).__name__}"
+            yield f"its text is {_type(each.text)}"
+        if not (_number(each.start) and _number(each.end)):
+            yield f"its times are {_type(each.start)} and {_type(each.end)}"
         if not (math.isfinite(each.end) and 0 <= each.start <= each.end):
-            return f"it heard something from {each.start} s to {each.end} s"
-    return None
+            yield f"it heard something from {each.start} s to {each.end} s"
+    values = [getattr(segment, name) for name in _NUMBERS] + [each.probability for each in words]
+    if not all(map(_number, values)):
+        yield "its probabilities are no numbers"
+    channel = segment.channel
+    if not (channel is None or (isinstance(channel, int) and 0 <= channel <= MAX_CHANNEL)):
+        yield f"its channel is {channel!r:.50}"
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, float | int)
+
+
+def _json(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict)
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
