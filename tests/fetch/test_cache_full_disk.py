@@ -1,5 +1,6 @@
 """The cache of files on the disk of the spool, which is full of what is kept."""
 
+import asyncio
 import errno
 import os
 from io import FileIO
@@ -43,6 +44,14 @@ async def test_what_is_kept_makes_room(
     assert len(list(kept.iterdir())) == 1  # the newest
     downloader.discard(await downloader.fetch(server.url("/3")))
     assert len(list(kept.iterdir())) == 2
+
+    with pytest.raises(NoRoomError), downloader.incoming() as upload:  # who sends it is told to come again
+        upload.write(b"R" * 2 * FILE_BYTES)
+    async with asyncio.timeout(20):
+        while len(list(kept.iterdir())) == 2:
+            await asyncio.sleep(0.01)
+    with downloader.incoming() as upload:
+        upload.write(b"R" * 2 * FILE_BYTES)
 
 
 def test_only_the_disk_that_is_full_is_given_way_on(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import ssl
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -49,6 +49,7 @@ class Downloader:
         self._s3 = s3
         self._cache_settings = cache if cache and cache.file_bytes else None
         self._cache: FileCache | None = None
+        self._making_room: asyncio.Task[None] | None = None  # for uploads, whose senders come again
         self._store = ObjectStore(s3)
         self._resolver = resolver
         self._places = asyncio.Semaphore(fetch.concurrency)
@@ -126,13 +127,20 @@ class Downloader:
             return (await transfer.get(target, scheme, access))[0]
         return await self._cache.get(transfer, target, scheme, access)
 
-    def incoming(self) -> AbstractContextManager[Incoming]:
+    @contextlib.contextmanager
+    def incoming(self) -> Iterator[Incoming]:
         """Open a new empty file of the spool, for a recording that is sent to us.
 
         An error or a cancellation in the block deletes it; when the block succeeds it is the caller's, an Audio to
         hand to `discard`.
         """
-        return self._spool.incoming()
+        try:
+            with self._spool.incoming() as incoming:
+                yield incoming
+        except NoRoomError:
+            if self._cache is not None:
+                self._making_room = asyncio.create_task(self._cache.make_room())
+            raise
 
     def discard(self, audio: Audio) -> None:
         """Delete what `fetch` made, when the disk allows it; a file:// source stays. Doing it twice is no error."""
