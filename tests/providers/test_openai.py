@@ -476,6 +476,22 @@ async def test_an_api_that_stays_busy_has_failed(
     assert len(api.asked) == 2
 
 
+@pytest.mark.parametrize("last", [False, True])
+async def test_a_longer_pause_is_waited_for_where_nobody_stands_in(
+    api: API, tones: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, last: bool
+) -> None:
+    monkeypatch.setattr(openai_client, "PATIENCE_SECONDS", 0.5)
+    api.faults = [faulty_api.refuse(429, Retry_After="1")]
+    job = replace(recording(tones, windows(TONES), tmp_path), last=last)
+    async with OpenAIProvider(settings(api)) as provider:
+        if last:
+            check(await provider.transcribe(job), TONES)
+        else:
+            with pytest.raises(ProviderFailedError):
+                await provider.transcribe(job)
+    assert len(api.asked) == 1 + last
+
+
 async def test_errors_of_the_recording_pass_as_they_are(api: API, tones: Samples, tmp_path: Path) -> None:
     fault = JobError(ErrorClass.TRUNCATED, "half of it is missing")
     with pytest.raises(JobError) as failed:

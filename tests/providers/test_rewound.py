@@ -39,6 +39,7 @@ def test_each_hears_all_from_the_first(count: int, reads: list[int | None], *, f
         async with Rewound(recording) as rewound:
             for number, wanted in enumerate(reads):
                 again = rewound.again(last=number == len(reads) - 1, clocked=False)
+                assert again.last == (number == len(reads) - 1)
                 expected = [each.index for each in source.windows][:wanted]
                 read: list[int] = []
                 raised: JobError | None = None

@@ -30,8 +30,10 @@ from v2td.tls import verifying
 MAX_ANSWER_BYTES = 16_000_000  # the words of some ten hours
 MAX_ERROR_BYTES = 16_384
 MAX_PAUSE_SECONDS = 600.0  # what an API may ask for, at most, before it is asked again
-PATIENCE_SECONDS = 5.0  # a longer pause is for others to stand in, or for another attempt
-BUSY_SECONDS = 60.0  # for so long a request that is asked to wait asks again: rates count by the minute
+# The longest pause that a request makes which is asked to, and for how long it asks again: where others may stand in,
+# and where nobody would. Rates count by the minute.
+PATIENCE_SECONDS, BUSY_SECONDS = 5.0, 60.0
+LAST_PATIENCE_SECONDS, LAST_BUSY_SECONDS = 60.0, 600.0
 BUSY_PAUSE_SECONDS = 1.0  # at least
 HEALTH_SECONDS = 5.0
 RATE_SECONDS = 60.0
@@ -45,6 +47,15 @@ class Upload:
 
     content: bytes | Path
     suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a request is sent: the urgent first (0). `begin` is called then; `last`: nobody else would be asked."""
+
+    priority: int
+    begin: Callable[[], None]
+    last: bool = False
 
 
 class Rate:
@@ -106,37 +117,38 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def post(self, path: str, fields: Fields, upload: Upload, priority: int, begin: Callable[[], None]) -> bytes:
-        """Send a file and the fields of a form; return the answer's body. `begin` is called when its turn has come.
+    async def post(self, path: str, fields: Fields, upload: Upload, turn: Turn) -> bytes:
+        """Send a file and the fields of a form when its turn has come; return the answer's body.
 
         An API that is busy is asked again when it says so, if that is soon. Raises ProviderRefusedError and
         ProviderFailedError; OSError when the file cannot be read.
         """
         clock = asyncio.get_running_loop().time
+        patience, busy = PATIENCE_SECONDS, BUSY_SECONDS
+        if turn.last:
+            patience, busy = LAST_PATIENCE_SECONDS, LAST_BUSY_SECONDS
         give_up: float | None = None
         while True:
             try:
-                return await self._post_in_turn(path, fields, upload, priority, begin)
+                return await self._post_in_turn(path, fields, upload, turn)
             except BusyError as error:
-                if error.retry_after is None or error.retry_after > PATIENCE_SECONDS:
+                if error.retry_after is None or error.retry_after > patience:
                     raise
                 pause = max(error.retry_after, BUSY_PAUSE_SECONDS)
-                give_up = give_up or clock() + BUSY_SECONDS
+                give_up = give_up or clock() + busy
                 if clock() + pause > give_up:
                     raise
             # Not all at once, and without a place: the urgent go first when it takes requests again.
-            await asyncio.sleep(pause * self._random.uniform(1, 2))
+            await asyncio.sleep(pause + self._random.uniform(0, BUSY_PAUSE_SECONDS))
 
-    async def _post_in_turn(
-        self, path: str, fields: Fields, upload: Upload, priority: int, begin: Callable[[], None]
-    ) -> bytes:
+    async def _post_in_turn(self, path: str, fields: Fields, upload: Upload, turn: Turn) -> bytes:
         clock = asyncio.get_running_loop().time
-        async with self._places.inside(priority):
+        async with self._places.inside(turn.priority):
             self._check_open()
             now = clock()
             await asyncio.sleep(self._rate.turn(now) - now)
             self._check_open()
-            begin()
+            turn.begin()
             try:
                 return await self._post_once_more(path, fields, upload)
             except ProviderFailedError as error:

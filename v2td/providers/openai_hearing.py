@@ -15,7 +15,7 @@ from v2td.errors import ProviderFailedError, ProviderRefusedError, first_of
 from v2td.jobs import SAMPLE_RATE, Heard, Options, Segment, Span, Task, Window
 from v2td.providers.chunks import Chunk, Chunker, Ledger
 from v2td.providers.openai_answers import Said, Sent, read
-from v2td.providers.openai_client import Client, Upload
+from v2td.providers.openai_client import Client, Turn, Upload
 from v2td.providers.protocol import Recording
 from v2td.providers.upload import BYTES_PER_SAMPLE, MOST_BYTES, USUAL_BYTES, Codec, Stretch, kind_of, pack
 from v2td.retry import Backoff
@@ -150,7 +150,8 @@ class Hearing:
 
         while True:
             try:
-                said = read(await self._client.post(path, fields, upload, recording.priority, begin), sent)
+                turn = Turn(recording.priority, begin, last=recording.last)
+                said = read(await self._client.post(path, fields, upload, turn), sent)
             except ProviderFailedError as error:
                 asked = error.retry_after or 0.0
                 if not self._seconds or attempt >= ATTEMPTS or asked > _BACKOFF.maximum:

@@ -40,7 +40,8 @@ class Recording:
 
     `on_progress` is called when a window, or a chunk, begins and ends: deadlines count from there. `on_done` is called
     with a window that will not be read again, which may free its PCM. `on_death` is called when a process of ours died
-    of this recording alone; it may raise the JobError that the job is to end with.
+    of this recording alone; it may raise the JobError that the job is to end with. `last`: nobody else would be asked
+    after this provider, so that it may wait where others would be quicker.
     """
 
     job: UUID
@@ -55,6 +56,7 @@ class Recording:
     on_done: Callable[[Window], None] = lambda _window: None
     on_death: Callable[[], None] = lambda: None
     on_text: Callable[[Window, str], None] = lambda _window, _text: None  # as soon as it is heard, in any order
+    last: bool = False
 
 
 class Provider(Protocol):

@@ -57,6 +57,7 @@ class Rewound:
             windows=self._from_first(clocked=clocked),
             on_done=self._recording.on_done if last else lambda _window: None,
             on_text=self._tell,
+            last=last,
         )
 
     async def drain(self) -> None:
