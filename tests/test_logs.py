@@ -90,3 +90,25 @@ def test_the_level_is_kept() -> None:
     assert '"a detail"' in written("debug", "json")
     assert "begins" not in written("warning", "json")
     assert written("error", "json").count("\n") == 1
+
+
+BROKEN = """
+import sys
+from v2td import logs
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("broken")
+
+logs.configure("info", sys.argv[1])
+try:
+    raise ValueError("the key hunter2 is too short")
+except ValueError:
+    logs.get_logger("v2td.test").error("a line", value=Unprintable())
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_that_cannot_be_written_shows_nothing_else(form: str) -> None:
+    done = subprocess.run([sys.executable, "-c", BROKEN, form], capture_output=True, text=True, check=False)
+    assert "hunter2" not in done.stdout + done.stderr

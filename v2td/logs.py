@@ -44,6 +44,7 @@ def configure(level: str = "info", form: Literal["auto", "console", "json"] = "a
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    logging.raiseExceptions = False  # its report of a line that cannot be written shows errors in words we leave out
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
