@@ -178,8 +178,17 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
             )
         )
         yield Daemon(
-            *(settings, layout, database, engine, providers, writer, journals, pipeline, on_demand),
-            *(intake, time.monotonic()),
+            settings=settings,
+            plan=layout,
+            database=database,
+            engine=engine,
+            providers=providers,
+            writer=writer,
+            journals=journals,
+            pipeline=pipeline,
+            on_demand=on_demand,
+            intake=intake,
+            began=time.monotonic(),
         )
 
 
