@@ -46,7 +46,11 @@ class Producer:
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
-        await self.reopen(close=False)
+        try:
+            await self.reopen(close=False)
+        except BaseException:  # cancelled, too: who does not come in does not go out
+            await self._close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
