@@ -17,6 +17,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
+from tests.living import freeze
 from tests.speech import sounds
 from v2td import bundled
 from v2td.attempt import Hearers
@@ -220,7 +221,7 @@ async def test_a_job_that_waits_too_long_expires_at_once(rooms: Rooms, settings:
     (slot,) = rooms.hearers.local._engine._slots
     assert slot.child.pid is not None
     pipeline = Pipeline(rooms, settings, places)
-    os.kill(slot.child.pid, signal.SIGSTOP)
+    freeze(slot.child.pid)
     try:
         async with asyncio.TaskGroup() as group:
             soon = datetime.now(UTC) + timedelta(seconds=2)

@@ -156,8 +156,12 @@ class World:
 
     async def dead_letter_records(self) -> list[Any]:
         """All records of the dead-letter topic."""
+        return await self.records(self.dead_letters)
+
+    async def records(self, topic: str) -> list[Any]:
+        """All records of a topic."""
         consumer = AIOKafkaConsumer(
-            self.dead_letters, bootstrap_servers=self.services.kafka_bootstrap, auto_offset_reset="earliest"
+            topic, bootstrap_servers=self.services.kafka_bootstrap, auto_offset_reset="earliest"
         )
         await consumer.start()
         try:

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.daemon.conftest import Daemon, World
+from tests.living import freeze
 from v2td.bundled import recordings
 
 pytestmark = pytest.mark.services
@@ -140,7 +141,7 @@ async def _freeze(daemon: Daemon) -> int:
     """Stop the only slot, so that what it gets certainly is under way; its pid."""
     (slot,) = (await daemon.status())["slots"]
     pid = int(slot["pid"])
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     return pid
 
 

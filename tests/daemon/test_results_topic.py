@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.daemon.conftest import World
@@ -23,18 +22,7 @@ def telling(world: World, **more: Any) -> dict[str, Any]:
 
 async def told(world: World) -> list[dict[str, Any]]:
     """All results, with `key`, and `header` for the one that readers go by."""
-    consumer = AIOKafkaConsumer(
-        f"{world.topic}-results", bootstrap_servers=world.services.kafka_bootstrap, auto_offset_reset="earliest"
-    )
-    await consumer.start()
-    try:
-        found: list[Any] = []
-        ends = await consumer.end_offsets(list(consumer.assignment()))
-        while len(found) < sum(ends.values()):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += records
-    finally:
-        await consumer.stop()
+    found = await world.records(f"{world.topic}-results")
     return [
         {"key": each.key, "header": dict(each.headers)["v2td-id"].decode(), **json.loads(each.value)} for each in found
     ]

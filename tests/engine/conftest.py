@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import uvloop
 from faster_whisper import WhisperModel
 
+from tests import living
 from tests.engine.clips import Ask, asker, load_model
 from tests.speech.sounds import Pcm, read
 from v2td.bundled import Recording, recordings
@@ -100,7 +99,7 @@ def slots_of(engine: Engine) -> list[Slot]:
 def freeze(slot: Slot) -> int:
     """Stop the process, so that the window it gets certainly is under way when it is killed."""
     assert slot.child.pid is not None
-    os.kill(slot.child.pid, signal.SIGSTOP)
+    living.freeze(slot.child.pid)
     return slot.child.pid
 
 

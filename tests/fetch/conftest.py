@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from pydantic import SecretStr
 
+from tests.services.state import Services
 from v2td.config import CacheSettings, FetchSettings, S3Settings
 from v2td.fetch import Downloader
 
@@ -33,6 +35,17 @@ class Server:
 
     def url(self, path: str = "/a.wav", scheme: str = "http") -> str:
         return f"{scheme}://{self.host}:{self.port}{path}"
+
+
+@pytest.fixture
+def settings(services: Services) -> S3Settings:
+    """The real object store's."""
+    return S3Settings(
+        endpoint_url=services.s3_endpoint,
+        region=services.s3_region,
+        access_key=services.s3_access_key,
+        secret_key=SecretStr(services.s3_secret_key),
+    )
 
 
 Serve = Callable[..., Awaitable[Server]]

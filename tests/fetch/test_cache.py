@@ -15,7 +15,6 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from tests.fetch.conftest import MakeDownloader, Serve, Server, answer
-from tests.services.state import Services
 from v2td.config import S3Settings
 from v2td.errors import ErrorClass, JobError, ServiceError
 from v2td.fetch import Downloader
@@ -277,14 +276,8 @@ async def test_addresses_are_not_written_down(site: Site, make_downloader: MakeD
 
 
 @pytest.fixture
-def settings(services: Services) -> S3Settings:
-    return S3Settings(
-        endpoint_url=services.s3_endpoint,
-        region=services.s3_region,
-        access_key=services.s3_access_key,
-        secret_key=SecretStr(services.s3_secret_key),
-        part_bytes=100_000,
-    )
+def settings(settings: S3Settings) -> S3Settings:
+    return settings.model_copy(update={"part_bytes": 100_000})
 
 
 @pytest.mark.parametrize("size", [0, 1000, 250_000])

@@ -9,10 +9,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from pydantic import SecretStr
 
 from tests.fetch.conftest import MakeDownloader, Serve, Server, answer
-from tests.services.state import Services
 from v2td.config import S3Settings
 from v2td.errors import ErrorClass, JobError, TransientJobError
 from v2td.fetch.ranges import ATTEMPTS
@@ -74,14 +72,8 @@ async def store(serve: Serve) -> Store:
 
 
 @pytest.fixture
-def settings(services: Services) -> S3Settings:
-    return S3Settings(
-        endpoint_url=services.s3_endpoint,
-        region=services.s3_region,
-        access_key=services.s3_access_key,
-        secret_key=SecretStr(services.s3_secret_key),
-        part_bytes=PART_BYTES,
-    )
+def settings(settings: S3Settings) -> S3Settings:
+    return settings.model_copy(update={"part_bytes": PART_BYTES})
 
 
 def parted(server: Server, **values: object) -> S3Settings:

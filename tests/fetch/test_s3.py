@@ -10,23 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from tests.fetch.conftest import MakeDownloader, Serve, answer
-from tests.services.state import Services
 from v2td.config import S3Settings, StoreSettings
 from v2td.errors import ErrorClass, JobError, ServiceError, TransientJobError
 from v2td.fetch import ObjectStore
 from v2td.fetch.urls import S3Source
 from v2td.jobs import Audio
 from v2td.metrics import FETCHED_BYTES
-
-
-@pytest.fixture
-def settings(services: Services) -> S3Settings:
-    return S3Settings(
-        endpoint_url=services.s3_endpoint,
-        region=services.s3_region,
-        access_key=services.s3_access_key,
-        secret_key=SecretStr(services.s3_secret_key),
-    )
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import living
 from tests.living import lives
 from tests.providers.hearing import Told, decoding, text_of
 from tests.speech.sounds import bundled
@@ -45,7 +46,7 @@ async def until(true: Callable[[], object]) -> None:
 def freeze(provider: WhisperCppChild) -> int:
     """Stop the process, so that a call stays under way until something is done about it."""
     assert provider.pid is not None
-    os.kill(provider.pid, signal.SIGSTOP)
+    living.freeze(provider.pid)
     return provider.pid
 
 

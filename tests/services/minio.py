@@ -1,8 +1,6 @@
 """MinIO: an S3 server in one process, whose bucket events go to our Kafka."""
 
-import os
 import secrets
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
+from tests.services import golang
 from tests.services.processes import Process, free_ports, spawn, tcp_answers, until_answers
 from tests.services.state import Services
 
@@ -46,12 +45,7 @@ class Server:
 
 def build(folder: Path) -> None:
     """Compiles ``folder``/minio; minutes the first time.  Raises subprocess.CalledProcessError when Go fails."""
-    subprocess.run(
-        ["go", "install", f"{MODULE}@{VERSION}"],
-        check=True,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "GOBIN": str(folder)},
-    )
+    golang.install(f"{MODULE}@{VERSION}", folder)
 
 
 def prepare(build_folder: Path, folder: Path, *, secret_key: str, kafka_bootstrap: str) -> Server:

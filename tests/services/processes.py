@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.living import freeze
 from tests.services.errors import ServiceError
 
 # Below Linux's default range of ephemeral ports (32768 and up), so that no outgoing connection can take the port of a
@@ -220,3 +221,25 @@ def _reap(pid: int) -> None:
             child.wait()
             _children.remove(child)
             return
+
+
+class Fragile:
+    """A server of a test's own, in ``process`` once it was started, which can be killed, frozen and thawed."""
+
+    __slots__ = ()
+    process: Process | None
+
+    def kill(self) -> None:
+        """Ends it at once; what it held in memory is gone."""
+        if self.process is not None:
+            kill(self.process)
+
+    def freeze(self) -> None:
+        """Stops it in its tracks: connections stay open and nothing answers."""
+        assert self.process is not None
+        freeze(self.process.pid)
+
+    def thaw(self) -> None:
+        """Lets it go on."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGCONT)  # our own child, not waited for yet

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from tests.services.errors import ServiceError
-from tests.services.processes import Process, free_ports, kill, spawn, until_answers
+from tests.services.processes import Fragile, Process, free_ports, spawn, until_answers
 
 PROGRAM = "redis-server"
 CURE = f"{PROGRAM} is not there: python -m tests.services build"
@@ -23,7 +21,7 @@ _START_SECONDS = 20.0
 
 
 @dataclass(slots=True)
-class Server:
+class Server(Fragile):
     """A server on a port of its own and on a socket in its folder, with a password.
 
     ``certificate`` and ``authority`` are PEM files, the first with its key: with them it speaks TLS on its port.
@@ -72,19 +70,6 @@ class Server:
         self.process = spawn("redis", [program, config], log=log, cwd=self.folder)
         await until_answers(self.process, self._answers, log=log, timeout_seconds=_START_SECONDS)
 
-    def kill(self) -> None:
-        """Ends it at once; what it held is gone."""
-        if self.process is not None:
-            kill(self.process)
-
-    def freeze(self) -> None:
-        """Stops it in its tracks: connections stay open and nothing answers."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Lets a frozen server go on."""
-        self._signal(signal.SIGCONT)
-
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Redis]:
         """A client to look behind the scenes."""
@@ -93,10 +78,6 @@ class Server:
             yield client
         finally:
             await client.aclose()
-
-    def _signal(self, number: int) -> None:
-        assert self.process is not None
-        os.kill(self.process.pid, number)  # our own child, not waited for yet
 
     async def _answers(self) -> None:
         async with self.client() as client:

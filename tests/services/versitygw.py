@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.services import minio
+from tests.services import golang, minio
 from tests.services.processes import Process, free_ports, kill, spawn, stop, until_answers
 
 VERSION = "v1.8.0"
@@ -21,12 +19,7 @@ _START_SECONDS = 60.0
 
 def build(folder: Path) -> None:
     """Compiles ``folder``/versitygw; minutes the first time.  Raises subprocess.CalledProcessError when Go fails."""
-    subprocess.run(
-        ["go", "install", f"{MODULE}@{VERSION}"],
-        check=True,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "GOBIN": str(folder)},
-    )
+    golang.install(f"{MODULE}@{VERSION}", folder)
 
 
 @dataclass(slots=True)

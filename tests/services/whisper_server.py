@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -17,7 +16,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.services.errors import ServiceError
-from tests.services.processes import Process, free_ports, kill, spawn, until_answers
+from tests.services.processes import Fragile, Process, free_ports, spawn, until_answers
 
 # pywhispercpp's source distribution holds whisper.cpp with its examples, of which the server is one.
 VERSION = "1.5.1"
@@ -58,7 +57,7 @@ def build(folder: Path) -> None:
 
 
 @dataclass(slots=True)
-class Server:
+class Server(Fragile):
     """A server on a port of loopback; it can be killed, frozen and launched again."""
 
     program: Path
@@ -80,23 +79,6 @@ class Server:
         command: list[str | Path] = [self.program, *address, "-m", self.model, "-t", "1", *self.options]
         self.process = spawn(PROGRAM, command, log=log, cwd=self.folder)
         await until_answers(self.process, self._answers, log=log, timeout_seconds=_START_SECONDS)
-
-    def kill(self) -> None:
-        """Ends it at once."""
-        if self.process is not None:
-            kill(self.process)
-
-    def freeze(self) -> None:
-        """Stops it in its tracks: connections stay open and nothing answers."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Lets it go on."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        assert self.process is not None
-        os.kill(self.process.pid, number)
 
     async def _answers(self) -> None:
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/health") as response:

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.living import freeze
 from tests.speech.sounds import audio, bundled, encode, read, sentences, silence
 from v2td import failpoints, metrics
 from v2td.bundled import recordings
@@ -84,7 +85,7 @@ def stop_child(decoders: Decoders) -> int:
     """Freeze the child, so that the next call certainly is under way when the child is killed."""
     pid = slot_of(decoders).child.pid
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     return pid
 
 
@@ -229,7 +230,7 @@ async def test_a_recording_that_kills_its_decoder_twice_fails_and_no_other(
         victim = await stack.enter_async_context(decoders.prepare(long_recording))
         first = await anext(victim.windows)
         for _ in range(3):  # each of them dies of it once or twice, and the other has to start again
-            killer = await stack.enter_async_context(decoders.prepare(audio(bundled("en-01.flac").path)))
+            killer = await stack.enter_async_context(decoders.prepare(long_recording))
             reading = asyncio.create_task(_rest(killer))
             for _crash in range(2):
                 generation = slot_of(decoders).child.generation

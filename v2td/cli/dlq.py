@@ -15,7 +15,7 @@ from v2td.cli import failures
 from v2td.cli.failures import AtMost, Classes, Jobs, Since, State, States, Topics, Until
 from v2td.cli.options import Json
 from v2td.cli.settings import Config, Overrides, load
-from v2td.cli.terminal import console, run_until_signal
+from v2td.cli.terminal import counting_bar, run_until_signal
 from v2td.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -225,22 +225,10 @@ async def _drop(settings: Settings, chosen: list[StoredFailure]) -> set[UUID]:
 
 
 async def _replay(settings: Settings, ids: list[UUID], *, again: bool, dry_run: bool, json: bool) -> list[Replayed]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
-
     from v2td.ops.dead_letters import open_replayer
 
     done = []
-    screen = console()
-    with Progress(
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=screen,
-        transient=True,
-        redirect_stdout=False,
-        disable=not screen.is_terminal,
-    ) as progress:
+    with counting_bar() as progress:
         bar = progress.add_task("replaying", total=len(ids))
         async with (
             open_replayer(settings, again=again, dry_run=dry_run) as replayer,

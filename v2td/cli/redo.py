@@ -16,7 +16,7 @@ import typer
 from v2td.cli.failures import TIME, moment, printable
 from v2td.cli.options import Json
 from v2td.cli.settings import Config, Overrides, load
-from v2td.cli.terminal import console, run_until_signal
+from v2td.cli.terminal import counting_bar, run_until_signal
 
 if TYPE_CHECKING:
     from v2td.config import Settings
@@ -217,23 +217,11 @@ async def _work(
     json: bool,
     in_flight: int | None,
 ) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
-
     from v2td.ops.redo import open_redoer
 
     if not chosen:
         return
-    screen = console()
-    with Progress(
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=screen,
-        transient=True,
-        redirect_stdout=False,
-        disable=not screen.is_terminal,
-    ) as progress:
+    with counting_bar() as progress:
         bar = progress.add_task("doing again", total=len(chosen))
         async with (
             open_redoer(settings, target, again=again, dry_run=dry_run, in_flight=in_flight) as redoer,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 PIPE_WIDTH = 10_000  # columns; a file has no edge at which a line must be broken
 Result = TypeVar("Result")
@@ -20,6 +21,23 @@ def console(*, stderr: bool = True) -> Console:
 
     found = Console(stderr=stderr, highlight=False)
     return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+def counting_bar() -> Progress:
+    """Return a bar that says how many of how many are done; gone at the end, and nothing unless on a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+
+    screen = console()
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        redirect_stdout=False,
+        disable=not screen.is_terminal,
+    )
 
 
 def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:

@@ -100,13 +100,9 @@ class HostSettings(Section):
                     yield name, "unset, since scheme is http"
 
 
-class StoreSettings(Section):
-    """Another object store: buckets that lie elsewhere."""
+class EndpointSettings(Section):
+    """An S3 server, and who we are there."""
 
-    name: Text = Field(description="What it is called in errors.")
-    buckets: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
-        description="Its buckets; calls-* stands for all that begin so."
-    )
     endpoint_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$", examples=["http://127.0.0.1:9000"])] | None = (
         Field(None, description="MinIO or another S3 server; AWS when unset.")
     )
@@ -121,6 +117,15 @@ class StoreSettings(Section):
         if (self.access_key is None) != (self.secret_key is None):
             missing, given = ("access_key", "secret_key") if self.access_key is None else ("secret_key", "access_key")
             yield missing, f"set together with {given}"
+
+
+class StoreSettings(EndpointSettings):
+    """Another object store: buckets that lie elsewhere."""
+
+    name: Text = Field(description="What it is called in errors.")
+    buckets: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
+        description="Its buckets; calls-* stands for all that begin so."
+    )
 
 
 class FetchSettings(Section):
@@ -170,16 +175,9 @@ class FetchSettings(Section):
                 yield name, f"at most total_seconds ({self.total_seconds:g})"
 
 
-class S3Settings(Section):
+class S3Settings(EndpointSettings):
     """The object store behind s3:// URLs."""
 
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$", examples=["http://127.0.0.1:9000"])] | None = (
-        Field(None, description="MinIO or another S3 server; AWS when unset.")
-    )
-    region: Text = Field("us-east-1", description="Region that requests are signed for.")
-    access_key: Text | None = Field(None, description="Access key; the usual AWS chain when unset.")
-    secret_key: SecretStr | None = Field(None, description="Secret key.")
-    addressing_style: Literal["path", "virtual"] = Field("path", description="bucket in the path (MinIO) or the host.")
     allowed_buckets: tuple[Text, ...] = Field((), description="When not empty, only these buckets.")
     upload_bucket: Text | None = Field(None, description="Where `v2td submit FILE` puts local files.")
     part_bytes: Count = Field(67_108_864, description="Larger objects are read in parts of this size…")
@@ -187,14 +185,7 @@ class S3Settings(Section):
     presign_seconds: Annotated[int, Field(ge=1, le=604_800)] = Field(
         3600, description="How long a presigned download stays valid."
     )
-    ca_file: AbsolutePath | None = Field(None, description="CA certificates of the endpoint; the system's when unset.")
     # The last one: in TOML what follows a table belongs to it.
     stores: tuple[StoreSettings, ...] = Field(
         (), description="Other object stores; the first table that has a URL's bucket counts, else the one above."
     )
-
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Keys come in pairs."""
-        if (self.access_key is None) != (self.secret_key is None):
-            missing, given = ("access_key", "secret_key") if self.access_key is None else ("secret_key", "access_key")
-            yield missing, f"set together with {given}"
