@@ -34,7 +34,7 @@ bench: $(VENV)/dev.stamp ## how good it is on this machine, within 10 minutes (A
 test: $(VENV)/dev.stamp ## everything: style, types, layers, all tests against real services, chaos (with ARGS: only pytest)
 	@$(BIN)/python -m tests.services build
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m tests.services run -- $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m tests.services run -- $(BIN)/python -m tests -n $(WORKERS) --dist loadgroup $(ARGS)
 ifeq ($(strip $(ARGS)),)
 	@$(MAKE) --no-print-directory chaos
 endif
