@@ -34,6 +34,7 @@ from v2td.progress import Journals
 from v2td.providers import EVERYTHING, Capabilities, Providers, Recording, registry
 from v2td.results import ResultCache
 from v2td.speech import Decoders
+from v2td.stages import Trail
 from v2td.store import Database
 
 __all__ = ["schema", "settings", "store"]
@@ -119,7 +120,7 @@ class Bench:
         job = Job(at, source.path.as_uri(), options=Options(**options), provider=to)
         async with self.journals.journal(job) as journal:
             deadlines = Deadlines(self.settings.pipeline, None)
-            return await self.attempts.make(Journey(job, asyncio.get_running_loop().time(), deadlines, journal))
+            return await self.attempts.make(Journey(job, Trail(job), deadlines, journal))
 
 
 @pytest.fixture

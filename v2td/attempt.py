@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from v2td.progress import Journal, Journals
 from v2td.providers import Answer, Decision, Facts, Needs, Providers, Recording, text_sha256
 from v2td.results import Found, ResultCache
 from v2td.speech import Decoders, Speech, covered_by_channel
-from v2td.stages import Stage
+from v2td.stages import Stage, Trail
 
 _FETCH, _QUEUE, _PREPARE, _TRANSCRIBE = map(Stage, ("fetch", "queue", "prepare", "transcribe"))
 
@@ -39,21 +39,30 @@ class Hearers:
 
 @dataclass(slots=True)
 class Journey:
-    """What is known of a job on its way; `began` is its time.monotonic()."""
+    """What is known of a job on its way."""
 
     job: Job
-    began: float
+    trail: Trail
     deadlines: Deadlines
     journal: Journal
     attempt: int = 1
     on_text: Callable[[Window, str], None] = lambda _window, _text: None
     becomes_row: bool = True  # nobody keeps what came by HTTP: no row may name it
-    timings: dict[str, Any] = field(default_factory=dict)  # of this attempt
+
+    @property
+    def began(self) -> float:
+        """The time.monotonic() at which it began."""
+        return self.trail.began
+
+    @property
+    def timings(self) -> dict[str, Any]:
+        """What took how long in this attempt."""
+        return self.trail.timings
 
     def begin(self) -> None:
         """Begin an attempt; JobError when none may begin."""
         self.journal.check()
-        self.timings = {"attempts": self.attempt}
+        self.trail.begin(self.attempt)
         self.deadlines.start_attempt()
 
     def facts(self, audio: Audio) -> Facts:
@@ -84,7 +93,7 @@ class Attempts:
         """Return the job's transcript. Raises JobError, transient where another attempt may help; ServiceError."""
         job = journey.job
         journey.begin()
-        with _FETCH.under_way(journey.timings):
+        with _FETCH.under_way(journey.trail):
             audio = await self._hearers.downloader.fetch(job.audio_url, job.version_id)
         try:
             await failpoints.reach("pipeline.fetched")
@@ -127,7 +136,8 @@ class Attempts:
         target = decided.target if isinstance(decided, Decision) else LOCAL  # whose engine may have to hear some of it
         place = self._prepared[target].inside(journey.job.priority, audio.size_bytes)
         async with self._hearers.providers.expecting(decided), place:
-            _QUEUE.record(time.monotonic() - waiting, journey.timings)
+            _QUEUE.record(waiting, time.monotonic() - waiting, journey.trail)
+            decoding = time.monotonic()
             on_death = partial(self._died, journey.journal, "decoder")
             prepare = self._hearers.decoders.prepare(
                 audio, journey.job.options.channels, on_death, journey.job.priority
@@ -136,11 +146,11 @@ class Attempts:
                 async with prepare as speech, journey.deadlines.attempt:
                     recording = self._recording(journey, audio, speech)
                     decision, recording = await self._route(journey, facts, decided, speech, recording)
-                    with _TRANSCRIBE.under_way(journey.timings):
+                    with _TRANSCRIBE.under_way(journey.trail):
                         answer = await self._hearers.providers.transcribe(decision, recording)
             except TimeoutError as error:
                 raise TransientJobError(ErrorClass.TIMEOUT, "the transcription took longer than it may") from error
-        _PREPARE.record(speech.decode_seconds, journey.timings)
+        _PREPARE.record(decoding, speech.decode_seconds, journey.trail)
         return self._transcript(journey, audio, speech, decision, answer)
 
     def _died(self, journal: Journal, kind: str) -> None:
@@ -154,14 +164,14 @@ class Attempts:
             audio=audio,
             pcm=speech.pcm,
             channels=speech.channels,
-            windows=speech.windows,
+            windows=_Counted(speech.windows, journey.trail),
             options=job.options,
             priority=job.priority,
             began=journey.began,
             on_progress=lambda: deadlines.heard(speech.audio_seconds),
             on_done=speech.release,
             on_death=partial(self._died, journey.journal, "slot"),
-            on_text=journey.on_text,
+            on_text=partial(_heard, journey),
         )
 
     async def _route(
@@ -237,6 +247,31 @@ def _told(facts: Facts, found: Found) -> Facts:
         seconds=found.audio_seconds if facts.seconds is None else facts.seconds,
         language=found.language if facts.language is None else facts.language,
     )
+
+
+def _heard(journey: Journey, window: Window, text: str) -> None:
+    journey.trail.windows_heard.add(window.index)
+    journey.on_text(window, text)
+
+
+class _Counted:
+    """The windows of a recording, counted in its trail; no generator, which would have to be closed."""
+
+    def __init__(self, windows: AsyncIterator[Window], trail: Trail) -> None:
+        self._windows = windows
+        self._trail = trail
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Window:
+        try:
+            window = await anext(self._windows)
+        except StopAsyncIteration:
+            self._trail.windows_cut = True
+            raise
+        self._trail.windows_known += 1
+        return window
 
 
 class _Windows:

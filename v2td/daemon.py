@@ -132,8 +132,16 @@ def admin_endpoint(daemon: Daemon) -> contextlib.AbstractAsyncContextManager[obj
     settings = daemon.settings.admin
     if not settings.enabled:
         return contextlib.nullcontext()
-    view = admin.View(daemon.not_alive, daemon.not_ready, daemon.status, daemon.on_demand)
-    return admin.serve(settings, view, daemon.settings.api)
+    view = admin.View(daemon.not_alive, daemon.not_ready, daemon.status)
+    return admin.serve(settings, view, _tables(daemon))
+
+
+def _tables(daemon: Daemon) -> list[admin.Table]:
+    """Return what is served beside the daemon's state."""
+    tables: list[admin.Table] = []
+    if daemon.on_demand is not None:
+        tables.append(admin.OpenAIApi(daemon.on_demand, daemon.not_ready, daemon.settings.api, daemon.settings.admin))
+    return tables
 
 
 @asynccontextmanager
@@ -175,6 +183,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
                 blocked=lambda: not writer.healthy.is_set() or pipeline.circuit_open(),
                 before_revoke=journals.save,
                 skipped=pipeline.note_unreadable,
+                committed=pipeline.board.committed,
             )
         )
         yield Daemon(

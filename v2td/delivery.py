@@ -16,7 +16,7 @@ from v2td.jobs import Failure, Outcome, SourceRecord, Transcript
 from v2td.logs import get_logger
 from v2td.messages.headers import redo_of
 from v2td.retry import Backoff
-from v2td.stages import Stage
+from v2td.stages import Stage, Trail
 from v2td.store import StoredFailure, StoredTranscription
 from v2td.store.rows import REQUESTED, FailureRow, TranscriptionRow, coordinates_of, failure_row, transcription_row
 
@@ -43,8 +43,8 @@ class Delivery:
         self._database = database
         self._random = Random()  # noqa: S311 (jitter)
 
-    async def deliver(self, outcome: Outcome) -> Outcome:
-        """Make an outcome durable; return it as it was written, once it is told.
+    async def deliver(self, outcome: Outcome, trail: Trail | None = None) -> Outcome:
+        """Make an outcome durable; return it as it was written, once it is told. What became a job has a trail.
 
         A failure's dead letter goes first, so that no row is without its letter; the result goes last, so that none is
         told that is not there. Raises ServiceError.
@@ -53,7 +53,7 @@ class Delivery:
         if isinstance(outcome, Failure):
             outcome = await self._sent(outcome)
             await failpoints.reach("pipeline.letter_sent")
-        with _WRITE.under_way({}):
+        with _WRITE.under_way(trail):
             durable, new = await self._writer.write(outcome)
         await failpoints.reach("pipeline.written")
         if isinstance(durable, Failure) and durable.retried_later:

@@ -202,6 +202,37 @@ ADMIN_REJECTED = Counter(
     ["reason"],  # host | rate | token | body | slow | malformed | connections
 )
 
+INTAKE_STOPPED = Gauge("v2td_intake_stopped", "1 while intake pauses because somebody asked for it (`v2td pause`).")
+COMMANDS = Counter(
+    "v2td_commands_total",
+    "What people asked of jobs and of the intake, and this instance did.",
+    ["command"],  # cancel | priority | pause | resume
+)
+SUBMISSIONS = Counter(
+    "v2td_submissions_total",
+    "Jobs that came by the API.",
+    ["result"],  # ok | repeated | refused | failed
+)
+SUBMISSION_SECONDS = Histogram(
+    "v2td_submission_seconds",
+    "From the request to its answer, when Kafka has the job.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
+WEBHOOKS = Counter(
+    "v2td_webhooks_total",
+    "Requests that told of an ended job.",
+    ["result"],  # delivered | failed | dead
+)
+WEBHOOKS_WAITING = Gauge("v2td_webhooks_waiting", "Deliveries that nobody has taken yet, those of all instances.")
+BACKLOG_ESTIMATED_SECONDS = Gauge(
+    "v2td_backlog_estimated_audio_seconds",
+    "Seconds of audio in the records behind: their number times the mean length of recent recordings.",
+)
+DRAIN_SECONDS = Gauge("v2td_drain_seconds", "How long the backlog takes at the present speed; NaN: not known.")
+CORES_NEEDED = Gauge("v2td_cores_needed", "Busy cores that work the backlog off in an hour; NaN: not known.")
+SPANS = Counter("v2td_spans_total", "Spans of traces.", ["result"])  # sent | lost
+BUILD_INFO = Gauge("v2td_build_info", "Always 1: which version and model this is.", ["version", "model"])
+
 
 def file_size_range(size_bytes: int) -> str:
     """Label value for TRANSCRIPTION_DURATION: 0-10MB, 10-100MB or 100MB+ (MB = 10^6 bytes)."""

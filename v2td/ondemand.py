@@ -18,6 +18,7 @@ from v2td.jobs import Audio, Coordinates, Job, Transcript, Window
 from v2td.limit import Deadlines
 from v2td.messages import Known
 from v2td.progress import Journal
+from v2td.stages import Trail
 
 
 class OnDemand:
@@ -55,7 +56,7 @@ class OnDemand:
         deadlines = Deadlines(self._settings.pipeline, None)
         journal = Journal(job, self._settings.engine.model, {}, 0)  # unknown to others, and so never saved
         in_order = _InOrder(upload.on_text) if upload.on_text else None
-        journey = Journey(job, time.monotonic(), deadlines, journal, becomes_row=False)
+        journey = Journey(job, Trail(job), deadlines, journal, becomes_row=False)
         if in_order is not None:
             journey.on_text = in_order.put
         journey.begin()

@@ -7,7 +7,6 @@ own fault becomes a Failure; ours (ServiceError) leaves the record unfinished an
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, replace
 from random import Random
 from uuid import UUID
@@ -16,6 +15,7 @@ import structlog
 
 from v2td import failpoints, metrics
 from v2td.attempt import Attempts, Hearers, Journey
+from v2td.board import Board
 from v2td.circuit import Circuit
 from v2td.config import Settings
 from v2td.delivery import Delivery
@@ -29,6 +29,7 @@ from v2td.outputs import Outputs
 from v2td.progress import Journals
 from v2td.replays import Replays
 from v2td.retry import Backoff
+from v2td.stages import Trail
 
 log = get_logger(__name__)
 
@@ -49,8 +50,9 @@ class Rooms:
 class Pipeline:
     """Takes jobs on their journey, `max_prepared` of them decoded or being transcribed at once."""
 
-    def __init__(self, rooms: Rooms, settings: Settings, max_prepared: int) -> None:
+    def __init__(self, rooms: Rooms, settings: Settings, max_prepared: int, board: Board | None = None) -> None:
         self._rooms = rooms
+        self.board = board or Board()
         self._settings = settings
         self._languages = settings.kafka.languages_by_topic
         self.attempts = Attempts(rooms.hearers, settings, max_prepared)
@@ -102,17 +104,20 @@ class Pipeline:
             began = await self._circuit.admit()
             async with self._under_way.inside(job.priority):
                 metrics.JOBS_IN_FLIGHT.inc()
+                trail, durable = self.board.open(job), None
                 try:
-                    outcome = await self._with_files(await self.transcribe(job))
-                    self._circuit.judge(await self._delivery.deliver(outcome), began)
+                    outcome = await self._with_files(await self.transcribe(job, trail))
+                    durable = await self._delivery.deliver(outcome, trail)
+                    self._circuit.judge(durable, began)
                 finally:
                     metrics.JOBS_IN_FLIGHT.dec()
+                    self.board.close(trail, durable)
 
-    async def transcribe(self, job: Job) -> Outcome:
+    async def transcribe(self, job: Job, trail: Trail | None = None) -> Outcome:
         """Return the job's outcome after as many attempts as it takes or may have; nothing is written yet."""
         deadlines = Deadlines(self._settings.pipeline, job.expires_at)
         async with self._rooms.journals.journal(job) as journal:
-            journey = Journey(self._in_language_of_topic(job), time.monotonic(), deadlines, journal)
+            journey = Journey(self._in_language_of_topic(job), trail or Trail(job), deadlines, journal)
             try:
                 async with deadlines.expiry:
                     return await self._tries(journey)

@@ -1,13 +1,58 @@
-"""How long jobs spend in a stage, in the metrics and in their own timings."""
+"""What a job goes through here and how long it takes: in the metrics, in its row, and in its trail."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from v2td import metrics
+from v2td.jobs import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A stage that a job went through; `start` and `seconds` in seconds, `start` since the trail began."""
+
+    stage: str
+    start: float
+    seconds: float
+    attempt: int
+
+
+@dataclass(slots=True, eq=False)
+class Trail:
+    """One job's way through this process, from the poll of its record to its commit.
+
+    `began` is its time.monotonic(), `began_at` its time.time(). `stage` is where it is now; None: between two.
+    `timings` are this attempt's, for the row. `windows_known` were cut so far, all of them once `windows_cut`;
+    `windows_heard` are the indices of those that have a text.
+    """
+
+    job: Job
+    began: float = field(default_factory=time.monotonic)
+    began_at: float = field(default_factory=time.time)
+    attempt: int = 1
+    stage: str | None = None
+    steps: list[Step] = field(default_factory=list)
+    timings: dict[str, Any] = field(default_factory=dict)
+    windows_known: int = 0
+    windows_cut: bool = False
+    windows_heard: set[int] = field(default_factory=set)
+
+    def begin(self, attempt: int) -> None:
+        """Begin an attempt: nothing is known of its windows yet."""
+        self.attempt = attempt
+        self.timings = {"attempts": attempt}
+        self.windows_known, self.windows_cut = 0, False
+        self.windows_heard.clear()
+
+    def add(self, stage: str, start: float, seconds: float) -> None:
+        """Note a stage that began at time.monotonic() `start`."""
+        self.timings[stage] = round(seconds, 6)
+        self.steps.append(Step(stage, start - self.began, seconds, self.attempt))
 
 
 class Stage:
@@ -19,17 +64,22 @@ class Stage:
         self._seconds = metrics.STAGE_SECONDS.labels(name)
 
     @contextmanager
-    def under_way(self, timings: dict[str, Any]) -> Iterator[None]:
-        """Count a job as being in the stage, and record the time."""
+    def under_way(self, trail: Trail | None) -> Iterator[None]:
+        """Count a job as being in the stage, and record the time; what never became a job has no trail."""
         start = time.monotonic()
         self._in_flight.inc()
+        if trail is not None:
+            before, trail.stage = trail.stage, self._name
         try:
             yield
         finally:
             self._in_flight.dec()
-            self.record(time.monotonic() - start, timings)
+            if trail is not None:
+                trail.stage = before
+            self.record(start, time.monotonic() - start, trail)
 
-    def record(self, seconds: float, timings: dict[str, Any]) -> None:
-        """Record a time that was measured elsewhere."""
-        timings[self._name] = round(seconds, 6)
+    def record(self, start: float, seconds: float, trail: Trail | None) -> None:
+        """Record a time that was measured elsewhere; `start` is its time.monotonic()."""
         self._seconds.observe(seconds)
+        if trail is not None:
+            trail.add(self._name, start, seconds)

@@ -58,7 +58,7 @@ class Daemon:
     transcriber: Transcriber | None = None
 
     def view(self) -> View:
-        return View(lambda: self.not_alive, lambda: self.not_ready, self.status, self.transcriber)
+        return View(lambda: self.not_alive, lambda: self.not_ready, self.status)
 
     def status(self) -> dict[str, Any]:
         if self.fault is not None:

@@ -11,7 +11,7 @@ import openai
 
 from tests.admin.serving import TOKEN, Daemon
 from tests.engine.conftest import running_engine
-from v2td.admin import Upload, serve
+from v2td.admin import OpenAIApi, Upload, serve
 from v2td.bundled import recordings
 from v2td.clock import to_recording
 from v2td.config import AdminSettings, ApiSettings, SpeechSettings
@@ -149,7 +149,10 @@ async def speaking(folder: Path) -> AsyncIterator[Speaking]:
 async def api(daemon: Daemon, admin: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[str]:
     """Serve the API; its URL."""
     given = AdminSettings.model_validate({"port": 0, "token": TOKEN, "requests_per_second": 1000, **(admin or {})})
-    async with serve(given, daemon.view(), ApiSettings(openai=True, **settings)) as url:
+    view = daemon.view()
+    assert daemon.transcriber is not None
+    table = OpenAIApi(daemon.transcriber, view.ready, ApiSettings(openai=True, **settings), given)
+    async with serve(given, view, [table]) as url:
         yield url
 
 

@@ -25,6 +25,9 @@ SECRETS = [
     "database.read_dsn",
     "admin.token",
     "cache.redis_url",
+    "webhooks.secret",
+    "webhooks.old_secret",
+    "tracing.authorization",
 ]
 IN_TABLES = [
     "fetch.hosts.bearer_token",

@@ -86,6 +86,7 @@ WITHOUT_UNIT = {
     "compression_ratio_max",
     "no_speech_min",
     "slow_factor",
+    "sample_ratio",
 }
 
 

@@ -4,8 +4,9 @@ In: questions over HTTP, on loopback or a Unix socket unless told otherwise. Out
 on nothing.
 """
 
-from v2td.admin.routes import View
+from v2td.admin.openai import OpenAIApi
+from v2td.admin.routes import Table, View
 from v2td.admin.server import serve
 from v2td.admin.transcriptions import Receiving, Transcriber, Upload
 
-__all__ = ["Receiving", "Transcriber", "Upload", "View", "serve"]
+__all__ = ["OpenAIApi", "Receiving", "Table", "Transcriber", "Upload", "View", "serve"]

@@ -6,14 +6,13 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from v2td.admin.answers import problem
-from v2td.admin.transcriptions import Transcriber
 
 
 class Access(Enum):
@@ -30,15 +29,11 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the daemon lets be seen: `alive` and `ready` say why not, or nothing; `status` is JSON.
-
-    With a `transcriber`, and [api] openai, it transcribes what is uploaded, too.
-    """
+    """What the daemon lets be seen: `alive` and `ready` say why not, or nothing; `status` is JSON."""
 
     alive: Callable[[], str | None]
     ready: Callable[[], str | None]
     status: Callable[[], dict[str, Any]]
-    transcriber: Transcriber | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +61,16 @@ class Route:
         """See that nothing writes without the token."""
         if self.method != "GET" and self.access is not Access.TOKEN:
             raise ValueError(f"{self.method} {self.path} writes: it takes the token")
+
+
+class Table(Protocol):
+    """Operations that belong together."""
+
+    def routes(self) -> Sequence[Route]:
+        """Return all of them."""
+
+    def stop(self) -> None:
+        """End what is under way: it has a second to be answered."""
 
 
 def routes(view: View) -> Sequence[Route]:

@@ -17,9 +17,8 @@ from v2td.admin.answers import add_headers
 from v2td.admin.connections import acceptor
 from v2td.admin.description import description
 from v2td.admin.guard import Guard
-from v2td.admin.openai import OpenAIApi
-from v2td.admin.routes import Route, View, routes
-from v2td.config import AdminSettings, ApiSettings
+from v2td.admin.routes import Route, Table, View, routes
+from v2td.config import AdminSettings
 from v2td.errors import ServiceError
 from v2td.logs import get_logger
 
@@ -29,19 +28,20 @@ OPERATION = "listen for the admin endpoint"
 
 
 @asynccontextmanager
-async def serve(settings: AdminSettings, view: View, api: ApiSettings | None = None) -> AsyncIterator[str]:
+async def serve(settings: AdminSettings, view: View, tables: Sequence[Table] = ()) -> AsyncIterator[str]:
     """Listen while the context lasts; yields the URL, without a path, or `unix:` and the socket's path.
 
-    With `api.openai` and a transcriber in the view, what is uploaded is transcribed, too.
+    The `tables` are served beside what is to be seen of the daemon.
 
     Raises ServiceError when the address cannot be had, or the certificate not be used.
     """
-    if api is None or not api.openai or view.transcriber is None:
-        async with serve_routes(settings, routes(view)) as url:
-            yield url
-        return
-    openai = OpenAIApi(view.transcriber, view.ready, api, settings)
-    async with serve_routes(settings, (*routes(view), *openai.routes()), openai.stop) as url:
+
+    def stop() -> None:
+        for table in tables:
+            table.stop()
+
+    more = (route for table in tables for route in table.routes())
+    async with serve_routes(settings, (*routes(view), *more), stop) as url:
         yield url
 
 

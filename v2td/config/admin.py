@@ -38,6 +38,10 @@ class AdminSettings(Section):
         None, description="Certificate chain in PEM, read at start; without it the token crosses the network as it is."
     )
     tls_key_file: AbsolutePath | None = Field(None, description="Its private key in PEM.")
+    page: bool = Field(True, description="Serve the page for people at /, which asks for the token where it is needed.")
+    debug: bool = Field(
+        True, description="Serve /debug/… to this machine with the token: profiles, the heap, tasks, slots, the loop."
+    )
     max_body_bytes: Count = Field(65_536, description="Longest request body, uploaded recordings aside.")
     max_connections: Count = Field(
         100, description="Connections at once; beyond it the oldest that waits for no text is closed."

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 from v2td.config.admin import AdminSettings
 from v2td.config.inference import EngineSettings, QualitySettings, SpeechSettings
 from v2td.config.kafka import KafkaSettings
+from v2td.config.operators import TracingSettings, WebhookSettings
 from v2td.config.providers import ProvidersSettings, RoutingSettings
 from v2td.config.sources import FetchSettings, S3Settings
 from v2td.config.storage import ApiSettings, CacheSettings, OutputSettings, StorageSettings
@@ -152,6 +153,8 @@ class Settings(Section):
     database: DatabaseSettings = DatabaseSettings()
     admin: AdminSettings = AdminSettings()
     api: ApiSettings = ApiSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
     testing: TestingSettings = TestingSettings()
 

@@ -113,10 +113,17 @@ class StorageSettings(Section):
 
 
 class ApiSettings(Section):
-    """Transcription on demand, at the admin endpoint's address and behind its guard."""
+    """Jobs and transcription on demand, at the admin endpoint's address and behind its guard."""
 
     openai: bool = Field(
         False, description="Serve /v1/audio/transcriptions, /v1/audio/translations and /v1/models as OpenAI does."
+    )
+    jobs: bool = Field(
+        True, description="Serve /v1/jobs and /v1/transcripts where admin.token is set: jobs go to Kafka."
+    )
+    jobs_topic: Text | None = Field(None, description="Topic that such jobs go to; the first of kafka.topics if unset.")
+    jobs_per_second: Count = Field(
+        500, description="Requests to /v1/jobs from one address with the token; ten seconds' worth may come at once."
     )
     max_bytes: Count = Field(104_857_600, description="Largest upload.")
     priority: Annotated[int, Field(ge=0, le=9)] = Field(0, description="Priority of its jobs; messages have 5.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
+from v2td.intake.offsets import Partition
 from v2td.jobs import Coordinates, SourceRecord
 
 # Takes a record and the ids of those of its jobs that are durable already. Returns when all of them are; raises
@@ -18,9 +19,16 @@ LookUp = Callable[[str, str, int, int], Awaitable[dict[int, frozenset[UUID]]]]
 # for our own faults.
 Skipped = Callable[[Coordinates, int, str], Awaitable[None]]
 
+# Takes the partitions and their offsets that were committed; quick, and raises nothing.
+Committed = Callable[[Iterable[tuple[Partition, int]]], None]
+
 
 async def nothing_to_save() -> None:
     """Save nothing: what `before_revoke` does unless told otherwise."""
+
+
+def nothing_to_note(_offsets: Iterable[tuple[Partition, int]]) -> None:
+    """Note nothing: what `committed` does unless told otherwise."""
 
 
 async def nobody_to_tell(_first: Coordinates, _last: int, _reason: str) -> None:

@@ -14,6 +14,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from v2td import failpoints, metrics
 from v2td.config import KafkaSettings
+from v2td.intake.callbacks import Committed, nothing_to_note
 from v2td.intake.offsets import OffsetTracker
 from v2td.intake.topics import to_metadata
 from v2td.logs import get_logger
@@ -26,7 +27,7 @@ ATTEMPT = "GroupCoordinator._do_commit_offsets"  # what aiokafka runs as a task 
 class Committer:
     """Commits the tracker's offsets: after `commit_batch` finished records or `commit_interval_seconds`.
 
-    `report` is called as often.
+    `report` is called as often, and `committed` with what Kafka has taken.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Committer:
         tracker: OffsetTracker,
         settings: KafkaSettings,
         report: Callable[[], None],
+        committed: Committed = nothing_to_note,
     ) -> None:
         self._consumer = consumer
         self._tracker = tracker
         self._settings = settings
         self._report = report
+        self._committed = committed
         self.topic_ids: dict[str, UUID | None] = {}  # of the topics that the tracker's offsets mean
         self._finished = 0  # records since the last commit
         self._enough = asyncio.Event()
@@ -95,6 +98,7 @@ class Committer:
             metrics.KAFKA_COMMIT_SECONDS.observe(time.monotonic() - began)
             await failpoints.reach("commit.done")
             self._tracker.committed(offsets)
+            self._committed(offsets.items())
 
     async def _commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         """Commit, or raise TimeoutError: aiokafka tries for ever when the broker is gone."""

@@ -19,8 +19,8 @@ from aiokafka.errors import KafkaError
 from v2td import failpoints, metrics
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
-from v2td.intake import holding
-from v2td.intake.callbacks import Handler, LookUp, Skipped, nobody_to_tell, nothing_to_save
+from v2td.intake import callbacks, holding
+from v2td.intake.callbacks import Committed, Handler, LookUp, Skipped
 from v2td.intake.committer import Committer
 from v2td.intake.connection import client_options, cluster_id, ensure_topic, require_topics
 from v2td.intake.gaps import Gaps
@@ -50,7 +50,7 @@ class Intake:
     what was finished behind the committed offsets. `blocked` is asked before each poll whether partitions must
     pause for a reason of somebody else's. `before_revoke` is awaited when work is still under way after a drain, of
     a rebalance or at the end, to save what can be saved of it; it may raise ServiceError. `skipped` makes durable
-    that records could not be read.
+    that records could not be read. `committed` is told what Kafka has.
     """
 
     def __init__(
@@ -61,8 +61,9 @@ class Intake:
         *,
         max_in_flight: int,
         blocked: Callable[[], bool],
-        before_revoke: Callable[[], Awaitable[None]] = nothing_to_save,
-        skipped: Skipped = nobody_to_tell,
+        before_revoke: Callable[[], Awaitable[None]] = callbacks.nothing_to_save,
+        skipped: Skipped = callbacks.nobody_to_tell,
+        committed: Committed = callbacks.nothing_to_note,
     ) -> None:
         self._settings = settings
         self._handle = handle
@@ -71,6 +72,7 @@ class Intake:
         self._blocked = blocked
         self._before_revoke = before_revoke
         self._skipped = skipped
+        self._committed = committed
         self._tracker = OffsetTracker()
         self._works = Works()
         self._stopping = asyncio.Event()
@@ -92,7 +94,7 @@ class Intake:
             self._poller = Poller(self._consumer, self._tracker)
             self._gauges = Gauges(self._consumer, self._tracker, self._works)
             self._gaps = Gaps(self._consumer)
-            self._committer = Committer(self._consumer, self._tracker, settings, self._gauges.publish)
+            self._committer = Committer(self._consumer, self._tracker, settings, self._gauges.publish, self._committed)
             self._member = Membership(
                 settings,
                 self._consumer,
