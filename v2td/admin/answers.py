@@ -10,11 +10,12 @@ from types import MappingProxyType
 from aiohttp import web
 
 PROBLEM_TYPE = "application/problem+json"
+POLICY = "Content-Security-Policy"
 
 HEADERS: Mapping[str, str] = MappingProxyType(
     {
         "Cache-Control": "no-store",
-        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        POLICY: "default-src 'none'; frame-ancestors 'none'",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Referrer-Policy": "no-referrer",
         "Server": "v2td",  # not which Python and which aiohttp
@@ -24,8 +25,11 @@ HEADERS: Mapping[str, str] = MappingProxyType(
 
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Complete an answer that is about to be sent."""
+    """Complete an answer that is about to be sent; what it says itself of its content's rights stays."""
+    own = response.headers.get(POLICY)
     response.headers.update(HEADERS)
+    if own is not None:
+        response.headers[POLICY] = own
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -33,6 +33,16 @@ class PartitionStatus(_Shape):
     partition: int
     committed: int | None = Field(description="Committed in this assignment; null: nothing yet.")
     lag: int | None = Field(description="Records behind the end; null: not known yet.")
+    epoch: int | None = Field(description="Which assignment this is.")
+    in_flight: int = Field(description="Records under way.")
+    oldest_unfinished_seconds: float | None = Field(description="Since that record was written; null: there is none.")
+
+
+class WindowAt(_Shape):
+    """A window that is being transcribed."""
+
+    job: str | None = Field(description="Its job's id; null: it came by HTTP.")
+    window: int
 
 
 class SlotStatus(_Shape):
@@ -43,6 +53,10 @@ class SlotStatus(_Shape):
     pid: int | None
     restarts: int
     windows: int = Field(description="Transcribed since its process was started.")
+    batch: list[WindowAt] = Field(description="Under way.")
+    rss_bytes: int
+    cpu_seconds: float = Field(description="Since its process was started.")
+    cpu_share: float | None = Field(description="Of one CPU, of late; null: not known yet.")
 
 
 class ProviderStatus(_Shape):
@@ -60,7 +74,7 @@ class ProviderStatus(_Shape):
 
 
 class Status(_Shape):
-    """The daemon now; nothing of what was said, and of no job."""
+    """The daemon now; nothing of what was said."""
 
     version: str
     pid: int

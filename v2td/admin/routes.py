@@ -19,6 +19,7 @@ class Access(Enum):
     """Who may ask."""
 
     PROBE = auto()  # anybody, as often as they like: an orchestrator has no token, and restarts what does not answer
+    OPEN = auto()  # anybody: what is the same everywhere, and tells nothing of this daemon
     STATE = auto()  # anybody on this machine; from elsewhere with the token
     TOKEN = auto()  # with the token only: it writes, or shows what was said
 

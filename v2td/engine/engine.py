@@ -237,6 +237,7 @@ class Engine:
             item.hearing.on_progress()
         if len(batch) > 1 and any(item.follows for item in batch):  # who comes first is encoded first, and stays
             slot.gives_way_to = min(item.hearing.priority for item in batch)
+        slot.batch = [(item.said.get("job"), item.window.index) for item in batch]
         try:
             result = await slot.hear([item.request for item in batch], weight_of(batch), deadline)
         except ChildDied as death:

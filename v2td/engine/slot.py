@@ -19,6 +19,7 @@ log = get_logger(__name__)
 
 State = Literal["starting", "idle", "busy", "unloaded"]
 STATES: tuple[State, ...] = ("starting", "idle", "busy", "unloaded")
+At = tuple[str | None, int]  # a job's id, if it has one, and the index of its window
 RESTING = "idle", "unloaded"
 REVIVED = "died", "deadline", "stopped"  # reasons to restart that are no intention of ours
 
@@ -36,6 +37,9 @@ class Slot:
         self._worked = self.seen  # until then
         self.gave_way = False  # the last batch did; the next one is for whom it did so
         self.watched = 0.0  # time.monotonic() of the last look at its process
+        self.batch: Sequence[At] = ()  # what is under way
+        self._rss_bytes, self._cpu_seconds = 0, 0.0  # by that look
+        self._cpu_share: float | None = None  # of one CPU, between the last two
         self.gives_way_to: int | None = None  # jobs of this priority, or more urgent ones
         self.weight = 0.0  # of the batch under way
         self.began = 0.0  # time.monotonic() of its start
@@ -44,6 +48,8 @@ class Slot:
     def become(self, state: State) -> None:
         """Note a new state."""
         self.state = state
+        if state != "busy":
+            self.batch = ()
         self.seen = time.monotonic()
         self._on_state()
 
@@ -94,7 +100,7 @@ class Slot:
         log.info("model unloaded", slot=self.number)
         self.become("unloaded")
         await self.child.close()
-        metrics.SLOT_RSS.labels(self.number).set(0)
+        self._note_usage(0, 0.0)
 
     async def hear(self, batch: Sequence[WindowRequest], weight: float, deadline_seconds: float) -> BatchResult:
         """Transcribe a batch; ChildDied, or what the model raised."""
@@ -125,6 +131,10 @@ class Slot:
             "pid": self.child.pid,
             "restarts": self.child.generation - 1,
             "windows": self.windows,
+            "batch": [{"job": job, "window": window} for job, window in self.batch],
+            "rss_bytes": self._rss_bytes,
+            "cpu_seconds": round(self._cpu_seconds, 2),
+            "cpu_share": None if self._cpu_share is None else round(self._cpu_share, 3),
         }
 
     def waited(self) -> None:
@@ -133,8 +143,14 @@ class Slot:
 
     def watch(self) -> int:
         """Publish what the process takes; returns its resident bytes."""
-        self.watched = time.monotonic()
-        rss, cpu = self.child.usage()
-        metrics.SLOT_RSS.labels(self.number).set(rss)
-        metrics.SLOT_CPU.labels(self.number).set(cpu)
-        return rss
+        rss_bytes, cpu_seconds = self.child.usage()
+        self._note_usage(rss_bytes, cpu_seconds)
+        return rss_bytes
+
+    def _note_usage(self, rss_bytes: int, cpu_seconds: float) -> None:
+        now, spent = time.monotonic(), cpu_seconds - self._cpu_seconds
+        same_process = self.watched and spent >= 0
+        self._cpu_share = spent / (now - self.watched) if same_process and now > self.watched else None
+        self.watched, self._rss_bytes, self._cpu_seconds = now, rss_bytes, cpu_seconds
+        metrics.SLOT_RSS.labels(self.number).set(rss_bytes)
+        metrics.SLOT_CPU.labels(self.number).set(cpu_seconds)

@@ -132,6 +132,11 @@ class OffsetTracker:
         ledger = self._ledgers.get(partition)
         return ledger.behind - ledger.order[0] if ledger and ledger.order and ledger.behind is not None else 0
 
+    def epoch(self, partition: Partition) -> int | None:
+        """Return which assignment it is by which a partition is ours; None when it is not."""
+        ledger = self._ledgers.get(partition)
+        return ledger.epoch if ledger else None
+
     def last_committed(self) -> dict[Partition, int | None]:
         """Return, for each partition that is ours, what was last committed in this epoch."""
         return {partition: ledger.committed for partition, ledger in self._ledgers.items()}
