@@ -109,5 +109,5 @@ async def test_schemathesis_finds_nothing_in_the_api(tmp_path: Path) -> None:
 
 
 def test_access_is_told_apart() -> None:
-    assert [access.asks_for_token(local=True) for access in Access] == [False, False, True]
-    assert [access.asks_for_token(local=False) for access in Access] == [False, True, True]
+    assert [access.asks_for_token(local=True) for access in Access] == [False, False, False, True]
+    assert [access.asks_for_token(local=False) for access in Access] == [False, False, True, True]
