@@ -22,6 +22,8 @@ from v2td.store.rows import REQUESTED, FailureRow, TranscriptionRow, coordinates
 
 log = get_logger(__name__)
 
+WINDOW_SECONDS = 30.0  # the least that a model hears, and takes the time for
+
 _WRITE = Stage("write")
 _TRANSCRIBED = metrics.JOBS_FINISHED.labels("transcribed")
 BACKOFF = Backoff(initial=0.5, maximum=20)
@@ -139,6 +141,7 @@ def _publish(transcript: Transcript) -> None:
         metrics.TRANSCRIPTION_DURATION.labels(transcript.provider, size).observe(seconds)
         metrics.PROVIDER_THROUGHPUT.labels(transcript.provider).set(throughput)
         metrics.AUDIO_SECONDS.inc(transcript.audio_seconds)
+        metrics.REAL_TIME_RATIO.observe(_working_seconds(transcript) / max(transcript.audio_seconds, WINDOW_SECONDS))
         metrics.SPEECH_SECONDS.inc(transcript.speech_seconds)
     log.info(
         "transcribed",
@@ -147,6 +150,14 @@ def _publish(transcript: Transcript) -> None:
         language=transcript.language,
         segments=len(transcript.segments),
         **({} if cached is None else {"cached": cached}),
+    )
+
+
+def _working_seconds(transcript: Transcript) -> float:
+    """Return how long the last attempt took, without the wait for others to be decoded."""
+    timings = transcript.timings
+    return float(
+        timings.get("fetch", 0) + timings["transcribe"] if "transcribe" in timings else transcript.duration_seconds
     )
 
 

@@ -81,8 +81,12 @@ async def report_instance(database: store.Database, settings: KafkaSettings, slo
     """Keep this instance's row up to date, for ever."""
     host = socket.gethostname()
     name = settings.group_instance_id or f"{settings.client_id}@{host}:{os.getpid()}"
+    before: dict[psutil.Process, float] = {}
     while True:
-        cpu_seconds, rss_bytes = await asyncio.to_thread(_usage)
+        now, rss_bytes = await asyncio.to_thread(_usage)
+        metrics.CPU_SECONDS.inc(max(0.0, sum(each - before.get(process, 0.0) for process, each in now.items())))
+        metrics.RSS.set(rss_bytes)
+        before, cpu_seconds = now, sum(now.values())
         partitions = tuple(sorted(f"{each.topic}/{each.partition}" for each in intake.partitions))
         row = store.Instance(name, host, os.getpid(), __version__, slots, cpu_seconds, rss_bytes, partitions)
         try:
@@ -92,15 +96,16 @@ async def report_instance(database: store.Database, settings: KafkaSettings, slo
         await asyncio.sleep(INSTANCE_SECONDS)
 
 
-def _usage() -> tuple[float, int]:
-    """Return CPU seconds and resident bytes of this process and its children."""
-    cpu_seconds, rss_bytes = 0.0, 0
+def _usage() -> tuple[dict[psutil.Process, float], int]:
+    """Return the CPU seconds of this process and of each of its children, and the resident bytes of all."""
+    cpu_seconds: dict[psutil.Process, float] = {}  # by pid and time of birth, which make them equal
+    rss_bytes = 0
     own = psutil.Process()
     for process in (own, *own.children(recursive=True)):
         try:
             times = process.cpu_times()
-            cpu_seconds += times.user + times.system
             rss_bytes += process.memory_info().rss
+            cpu_seconds[process] = times.user + times.system
         except psutil.NoSuchProcess:  # ended while we looked
             continue
     return cpu_seconds, rss_bytes

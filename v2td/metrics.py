@@ -109,6 +109,11 @@ STAGE_IN_FLIGHT = Gauge("v2td_stage_in_flight", "Jobs now in a stage.", ["stage"
 AUDIO_SECONDS = Counter("v2td_audio_seconds_total", "Seconds of audio transcribed, as the recordings are long.")
 SPEECH_SECONDS = Counter("v2td_speech_seconds_total", "Seconds of speech in them, as the VAD hears it.")
 BACKLOG_AUDIO_SECONDS = Gauge("v2td_backlog_audio_seconds", "Seconds of audio in windows that wait for a slot.")
+REAL_TIME_RATIO = Histogram(
+    "v2td_real_time_ratio",
+    "Seconds of work on a recording (download, and first window to text) per second of it; under 30 s count as 30 s.",
+    buckets=(0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
 FETCHED_BYTES = Counter("v2td_fetched_bytes_total", "Bytes of recordings downloaded or read.", ["scheme"])
 
 QUEUE_WINDOWS = Gauge("v2td_queue_windows", "Windows that wait for a slot.")
@@ -195,6 +200,9 @@ LOOP_LAG = Histogram(
     "How late the event loop runs a timer.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
+
+CPU_SECONDS = Counter("v2td_cpu_seconds_total", "CPU time of this process and its children, looked at every 10 s.")
+RSS = Gauge("v2td_rss_bytes", "Resident memory of this process and its children.")
 
 ADMIN_REJECTED = Counter(
     "v2td_admin_rejected_total",
