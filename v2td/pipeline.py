@@ -209,4 +209,6 @@ def _failure(job: Job, attempts: int, error: JobError) -> Failure:
         audio_url=without_secrets(job.audio_url),
         replay=job.replay,
         redo=job.redo,
+        webhook_url=job.webhook_url,
+        metadata=job.metadata,
     )

@@ -86,7 +86,9 @@ def read(value: Any, *, model: str = "demo", **settings: Any) -> tuple[Job | Fai
     if not isinstance(value, bytes | None):
         value = json.dumps(value).encode()
     record = SourceRecord(b"key", value, (("header", b"x"),))
-    outcomes = jobs_of(record, COORDINATES, settings=MessageSettings(**settings), known=Known(frozenset({model})))
+    outcomes = jobs_of(
+        record, COORDINATES, settings=MessageSettings(**settings), known=Known(frozenset({model}), webhooks=True)
+    )
     assert all(outcome.record is record for outcome in outcomes)
     return outcomes
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.messages.examples import COORDINATES, URL, read_failure, read_job
 from v2td.config.settings import MessageSettings, Settings
 from v2td.errors import ErrorClass
-from v2td.jobs import Job, Options, SourceRecord
+from v2td.jobs import Failure, Job, Options, SourceRecord
 from v2td.messages import LANGUAGES, Known, jobs_of
-from v2td.messages.request import NOT_YET, Request
+from v2td.messages.request import Request
 
 BAD_MESSAGE, BAD_FIELD = ErrorClass.BAD_MESSAGE, ErrorClass.BAD_FIELD
 
@@ -198,15 +198,38 @@ def test_m20_the_same_id_at_another_offset_is_another_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "url",
     [
-        ("webhook_url", "https://example.com/done"),
+        "ftp://example.com/",
+        "https://user:password@example.com/",
+        "https://example.com/a b",
+        "https://example.com/\n",
+        "https://bücher.example/",
+        "//example.com/",
+        "https:///x",
+        "https://example.com\\@evil.example/",
+        "https://example.com/\ud800",
+        "https://example.com/" + "x" * 2048,
+        "",
     ],
 )
-def test_features_to_come_are_refused_by_name(key: str, value: Any) -> None:
-    assert key in NOT_YET
-    failure = read_failure({"audio_url": URL, key: value})
-    assert (failure.error_class, failure.reason) == (BAD_FIELD, f"{key}: not supported yet")
+def test_who_is_told_is_a_url_that_can_be_posted_to(url: str) -> None:
+    failure = read_failure({"audio_url": URL, "webhook_url": url})
+    assert failure.error_class == BAD_FIELD
+    assert failure.reason.startswith("webhook_url")
+    assert "password" not in failure.reason
+    assert failure.webhook_url is None
+
+
+def test_who_is_told_of_what_the_message_asked_for_and_of_its_refusal() -> None:
+    told = "HTTPS://example.com:8443/done?token=secret"
+    assert read_job({"audio_url": URL, "webhook_url": told}).webhook_url == told
+    assert read_failure({"audio_url": URL, "webhook_url": told, "language": "xx"}).webhook_url == told
+    record = SourceRecord(None, json.dumps({"audio_url": URL, "webhook_url": told}).encode(), ())
+    (failure,) = jobs_of(record, COORDINATES, settings=MessageSettings(), known=Known(frozenset({"demo"})))
+    assert isinstance(failure, Failure)
+    assert failure.reason == "webhook_url: nobody is told here, since webhooks.secret is not set"
+    assert failure.webhook_url is None
 
 
 @pytest.mark.parametrize(

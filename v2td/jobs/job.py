@@ -81,6 +81,7 @@ class Job:
 
     `priority` runs from 0 (most urgent) to 9; `expires_at` is aware. `provider` and `model` are what the message
     insists on; the rules of [routing] decide where it does not. `version_id` is that of an object in a bucket.
+    `webhook_url`, who is told of the end, may hold secrets in its query: show it by messages.without_secrets only.
     """
 
     coordinates: Coordinates
@@ -98,6 +99,7 @@ class Job:
     output: Output | None = None
     version_id: str | None = None
     redo: Redo | None = None
+    webhook_url: str | None = None
 
     @property
     def id(self) -> UUID:

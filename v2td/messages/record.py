@@ -10,7 +10,7 @@ from v2td.config.settings import MessageSettings
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import Coordinates, Failure, Job, Options, Output, SourceRecord
 from v2td.messages import cloudevents, notifications
-from v2td.messages.request import MAX_ID, MAX_URL, Known, Request, parse_request
+from v2td.messages.request import MAX_ID, MAX_URL, Known, Request, parse_request, webhook_url_of
 from v2td.messages.storable import is_storable
 from v2td.messages.strict_json import parse
 from v2td.messages.urls import without_secrets
@@ -91,7 +91,8 @@ def _job_or_failure(
         fields = fields_of(entry)
         request = parse_request(fields, ignore_unknown_keys=settings.unknown_keys == "ignore", known=known)
     except JobError as error:
-        return _failure(error, coordinates, record, fields)
+        failure = _failure(error, coordinates, record, fields)
+        return replace(failure, webhook_url=webhook_url_of(fields)) if known.webhooks else failure
     return _job(request, coordinates, record)
 
 
@@ -123,6 +124,7 @@ def _job(request: Request, coordinates: Coordinates, record: SourceRecord) -> Jo
         model=request.model,
         output=Output(asked.bucket, asked.key, tuple(asked.formats)) if asked else None,
         version_id=request.version_id,
+        webhook_url=request.webhook_url,
     )
 
 

@@ -27,18 +27,17 @@ from v2td.config import LOCAL, Format, Settings
 from v2td.config.languages import LANGUAGES
 from v2td.errors import ErrorClass, JobError
 from v2td.jobs import Channels, Task
-from v2td.messages.storable import storable
+from v2td.messages.storable import is_storable, storable
 from v2td.messages.strict_json import shown
 
 MAX_ID = 256
 MAX_KEY = 1024
 MAX_URL = 8192
+MAX_WEBHOOK_URL = 2048
 MAX_PROMPT = 4096
 _PROBLEMS_SHOWN = 3
 
-# Keys whose feature is still to come: validated, then refused unless they hold their default.
-NOT_YET = ("webhook_url",)
-
+_WEBHOOK_URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._:\[\]-]+([/?#][^\u0000-\u0020\u007f]*)?$"
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -64,11 +63,27 @@ def _instant(value: object) -> datetime:
         raise problem from None
 
 
+def _is_webhook_url(url: str) -> bool:
+    return re.match(_WEBHOOK_URL, url) is not None and not url.endswith("\n") and is_storable(url)
+
+
+def _webhook_url(url: str) -> str:
+    if _is_webhook_url(url):
+        return url
+    raise PydanticCustomError("webhook_url", "not http(s)://host[:port]/… (no user name, no blanks, the host in ASCII)")
+
+
 # `storable` goes before pydantic, whose own word on a lone surrogate names neither it nor its place.
 _NO_NUL: JsonDict = {"pattern": "^[^\\u0000]*$"}
 Name = Annotated[str, Field(min_length=1, max_length=MAX_ID, json_schema_extra=_NO_NUL), BeforeValidator(storable)]
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY, json_schema_extra=_NO_NUL), BeforeValidator(storable)]
 Url = Annotated[str, Field(min_length=1, max_length=MAX_URL, json_schema_extra=_NO_NUL), BeforeValidator(storable)]
+WebhookUrl = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_WEBHOOK_URL, json_schema_extra={"pattern": _WEBHOOK_URL}),
+    BeforeValidator(storable),
+    AfterValidator(_webhook_url),
+]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT, json_schema_extra=_NO_NUL), BeforeValidator(storable)]
 Language = TypeAliasType(
     "Language", Annotated[str, AfterValidator(_language), Field(json_schema_extra={"enum": list(LANGUAGES)})]
@@ -132,7 +147,11 @@ class Request(Part):
         description="RFC 3339 time with an offset; a job whose transcription has not begun by then fails as `expired`.",
         examples=["2030-01-31T12:00:00+07:00"],
     )
-    webhook_url: Url | None = Field(None, description="Who is told of the end.")
+    webhook_url: WebhookUrl | None = Field(
+        None,
+        description="Who is told when the job has ended, by a signed POST request; takes webhooks.secret.",
+        examples=["https://example.com/transcribed"],
+    )
     output: Output | None = Field(None, description="Files to write besides the rows.")
     metadata: Metadata = Field({}, description="Kept with the transcript, equal as a JSON value.")
 
@@ -157,18 +176,27 @@ _DEFAULTS = {key: field.default for key, field in Request.model_fields.items()} 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What messages may ask for: providers and groups, and models; others where packages bring their own."""
+    """What messages may ask for: providers and groups, and models; others where packages bring their own.
+
+    `webhooks` says whether there is a secret to sign with, so that messages may say who is told.
+    """
 
     models: frozenset[str]
     providers: frozenset[str] = frozenset({LOCAL})
     others: bool = False  # whether there may be one is known when the job is routed
+    webhooks: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return what is configured."""
         named = (each.model for each in settings.providers.openai)
         models = frozenset({settings.engine.model, *named, *settings.providers.ggml})
-        return cls(models, settings.providers.targets, others=bool(settings.providers.plugins))
+        return cls(
+            models,
+            settings.providers.targets,
+            others=bool(settings.providers.plugins),
+            webhooks=settings.webhooks.secret is not None,
+        )
 
 
 def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, known: Known) -> Request:
@@ -185,9 +213,8 @@ def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, known
         request = Request.model_validate({key: fields[key] for key in fields if key in _DEFAULTS})
     except ValidationError as error:
         raise _job_error(error.errors(include_url=False, include_context=False)) from None
-    for key in NOT_YET:
-        if getattr(request, key) != _DEFAULTS[key]:
-            raise JobError(ErrorClass.BAD_FIELD, f"{key}: not supported yet")
+    if request.webhook_url is not None and not known.webhooks:
+        raise JobError(ErrorClass.BAD_FIELD, "webhook_url: nobody is told here, since webhooks.secret is not set")
     if request.model is not None and request.model not in known.models and not known.others:
         there = ", ".join(sorted(known.models))
         raise JobError(ErrorClass.BAD_FIELD, f"model: {shown(request.model)} is none of those that are there ({there})")
@@ -195,6 +222,12 @@ def parse_request(fields: Mapping[str, Any], *, ignore_unknown_keys: bool, known
         there = ", ".join(sorted(known.providers))
         raise JobError(ErrorClass.BAD_FIELD, f"provider: {shown(request.provider)} is none of {there}")
     return request
+
+
+def webhook_url_of(fields: Mapping[str, Any]) -> str | None:
+    """Return who is to be told that a message was refused, where at least that is as it should be."""
+    url = fields.get("webhook_url")
+    return url if isinstance(url, str) and len(url) <= MAX_WEBHOOK_URL and _is_webhook_url(url) else None
 
 
 def _unknown_keys(unknown: list[str]) -> str:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from v2td.messages.request import NOT_YET, Request
+from v2td.messages.request import Request
 
 
 def message_schema() -> dict[str, Any]:
     """Return the schema as a JSON object.
 
     Beyond it the parser refuses what a schema cannot say: duplicate keys, lone surrogates, numbers outside
-    double, integers written as 5.0, a language outside languages or with multilingual, a model that is not loaded.
+    double, integers written as 5.0, a language outside languages or with multilingual, a model that is not loaded,
+    a webhook_url where nothing can be signed.
     """
     schema = Request.model_json_schema()
     for name, field in schema["properties"].items():
-        if name in NOT_YET:
-            field["description"] += " Not supported yet."
-            field["enum"] = [field["default"]]
         if name not in schema["required"]:
             _allow_null(field)
     return {

@@ -167,6 +167,8 @@ class Writer:
                     job.audio_url,
                     job.replay,
                     job.redo,
+                    webhook_url=job.webhook_url,
+                    metadata=job.metadata,
                 )
                 entry.put(failure)
                 if job.redo is None:
