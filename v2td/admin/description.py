@@ -114,8 +114,8 @@ def _document(table: Sequence[Route], *, local: bool) -> dict[str, Any]:
         }
         if route.parameters:
             operation["parameters"] = list(route.parameters)
-        if route.body is not None:
-            operation["requestBody"] = route.body
+        if (body := route.body or route.content) is not None:
+            operation["requestBody"] = body
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     schemas: dict[str, Any] = {}
     shapes: list[type[BaseModel]] = [Problem, Status, *(shape for route in table for shape in route.shapes)]

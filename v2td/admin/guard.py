@@ -34,6 +34,7 @@ class Guard:
         self._token = settings.token.get_secret_value().encode() if settings.token else None
         self._routes = {(route.method, route.path): route for route in routes}
         self._rate = RateLimit(settings.requests_per_second)
+        self._rates = {each.per_second: RateLimit(each.per_second) for each in routes if each.per_second is not None}
         self._names = {name.lower() for name in ("localhost", settings.host, *settings.allowed_hosts)}
 
     @web.middleware
@@ -46,7 +47,7 @@ class Guard:
         try:
             self._check_host(request)
             if route is None or route.access is not Access.PROBE:
-                self._check_rate(request)
+                self._check_rate(request, route)
             if route is not None:
                 self._check_token(request, route.access)
             if route is None or route.body is None:
@@ -84,14 +85,23 @@ class Guard:
                 text="not a name of ours: add it to admin.allowed_hosts, or use the address"
             )
 
-    def _check_rate(self, request: web.Request) -> None:
-        wait = self._rate.wait(_client(request.remote), time.monotonic())
+    def _check_rate(self, request: web.Request, route: Route | None) -> None:
+        """Refuse who asks too often; a limit of the route's own is for the token's owner, never for who guesses it."""
+        rate, most, setting = self._rate, self._settings.requests_per_second, "admin.requests_per_second"
+        if route is not None and route.per_second is not None and self._is_token(_bearer(request)):
+            rate, most, setting = self._rates[route.per_second], route.per_second, "api.jobs_per_second"
+        wait = rate.wait(_client(request.remote), time.monotonic())
         if wait:
             ADMIN_REJECTED.labels("rate").inc()
             raise web.HTTPTooManyRequests(
-                text=f"more than {self._settings.requests_per_second} requests a second (admin.requests_per_second)",
-                headers={"Retry-After": str(math.ceil(wait))},
+                text=f"more than {most} requests a second ({setting})", headers={"Retry-After": str(math.ceil(wait))}
             )
+
+    def _is_token(self, given: str | None) -> bool:
+        if given is None or self._token is None:
+            return False
+        # A header's bytes that are no UTF-8 come as surrogates.
+        return hmac.compare_digest(given.encode(errors="surrogateescape"), self._token)
 
     def _check_token(self, request: web.Request, access: Access) -> None:
         if not access.asks_for_token(local=self._settings.local):
@@ -99,12 +109,11 @@ class Guard:
         if self._token is None:
             ADMIN_REJECTED.labels("token").inc()
             raise web.HTTPForbidden(text="this takes a token, and none is set (admin.token)")
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
+        given = _bearer(request)
+        if given is None:
             ADMIN_REJECTED.labels("token").inc()
             raise web.HTTPUnauthorized(text="send the token as a bearer", headers={"WWW-Authenticate": CHALLENGE})
-        # A header's bytes that are no UTF-8 come as surrogates.
-        if not hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token):
+        if not self._is_token(given):
             ADMIN_REJECTED.labels("token").inc()
             challenge = {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'}
             raise web.HTTPUnauthorized(text="not the token", headers=challenge)
@@ -126,6 +135,12 @@ class Guard:
         except TimeoutError:
             ADMIN_REJECTED.labels("slow").inc()
             raise web.HTTPRequestTimeout(text="the body did not arrive in time (admin.request_seconds)") from None
+
+
+def _bearer(request: web.Request) -> str | None:
+    """Return the token that a request shows, right or wrong."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
 
 
 def _is_address(text: str) -> bool:

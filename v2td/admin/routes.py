@@ -42,8 +42,9 @@ class Route:
     """One operation: how it is asked for, who may ask, what answers, and what OpenAPI says of its answers.
 
     `body` is what OpenAPI says of a body that `answer` reads by itself, however long; all others are short, and read
-    before. `parameters` are those of the path. `shapes` are the schemas that all this refers to; `error` is the one of
-    its errors, and `refuse` makes them.
+    before: `content` is what it says of one of those. `parameters` are those of path, query and head. `shapes` are the
+    schemas that all this refers to; `error` is the one of its errors, and `refuse` makes them. `per_second` takes the
+    place of admin.requests_per_second for who shows the token.
     """
 
     method: str
@@ -53,10 +54,12 @@ class Route:
     summary: str
     responses: dict[str, Any]
     body: dict[str, Any] | None = None
+    content: dict[str, Any] | None = None
     parameters: tuple[dict[str, Any], ...] = ()
     shapes: tuple[type[BaseModel], ...] = ()
     error: str = "Problem"
     refuse: Callable[[int, str, Mapping[str, str] | None], web.StreamResponse] = problem
+    per_second: int | None = None
 
     def __post_init__(self) -> None:
         """See that nothing writes without the token."""
