@@ -14,6 +14,7 @@ RETRY_ROUND = "v2td-retry-round"  # how often the job has waited there
 WHOLE_RECORD = "v2td-whole-record"  # the row id of the failure whose letter and row have this one's record, too
 REDO_OF = "v2td-redo-of"  # the row id of a transcription: do it again, as another revision
 REVISION = "v2td-revision"  # which one
+SUBMISSION = "v2td-submission"  # SHA-256 of the idempotency key by which the API was given the job
 _MAX_DIGITS = 9  # of a revision
 REPLAY_HEADERS = frozenset({REPLAY_OF, NOT_BEFORE, RETRY_ROUND})
 REDO_HEADERS = frozenset({REDO_OF, REVISION})

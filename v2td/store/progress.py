@@ -45,9 +45,15 @@ WITH windows AS (
     DELETE FROM replays WHERE created_at < now() - make_interval(days => $1) RETURNING 1
 ), redone AS (
     DELETE FROM redos WHERE created_at < now() - make_interval(days => $1) RETURNING 1
+), commanded AS (
+    DELETE FROM job_commands c WHERE created_at < now() - make_interval(days => $1)
+    AND (job IS NOT NULL OR EXISTS (
+        SELECT FROM job_commands later WHERE later.group_id = c.group_id AND later.id > c.id
+        AND (later.instance IS NULL OR later.instance = c.instance)
+    )) RETURNING 1
 )
 SELECT (SELECT count(*) FROM windows) + (SELECT count(*) FROM deaths) + (SELECT count(*) FROM replayed)
-     + (SELECT count(*) FROM redone)
+     + (SELECT count(*) FROM redone) + (SELECT count(*) FROM commanded)
 """
 
 
@@ -118,7 +124,7 @@ async def note_death(database: Database, job: Coordinates) -> int:
 async def forget_old(database: Database, days: int) -> int:
     """Delete what jobs that never ended left behind so many days ago, and what was replayed or asked for then.
 
-    Their records are gone: with the topic, or by its retention. Return the number of rows. Raises ServiceError.
+    Their records are gone: with the topic, or by its retention. A pause stays until a later word replaces it. Return the number of rows. Raises ServiceError.
     """
     async with database.acquire("forget what is old") as connection:
         deleted: int = await connection.fetchval(_FORGET, days)
