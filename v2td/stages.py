@@ -22,13 +22,38 @@ class Step:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The span that a job is, in the words of W3C's Trace Context: ids in lower-case hex.
+
+    `parent_id` is the producer's span, `state` its tracestate. `earlier` is the span of the try before, as `told`.
+    """
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+    parent_id: str | None = None
+    state: str | None = None
+    earlier: str | None = None
+
+    @property
+    def told(self) -> str:
+        """What rows and headers say of it."""
+        return f"{self.trace_id}-{self.span_id}"
+
+    @property
+    def traceparent(self) -> str:
+        """The header by which others join the trace."""
+        return f"00-{self.told}-{'01' if self.sampled else '00'}"
+
+
 @dataclass(slots=True, eq=False)
 class Trail:
     """One job's way through this process, from the poll of its record to its commit.
 
     `began` is its time.monotonic(), `began_at` its time.time(). `stage` is where it is now; None: between two.
     `timings` are this attempt's, for the row. `windows_known` were cut so far, all of them once `windows_cut`;
-    `windows_heard` are the indices of those that have a text.
+    `windows_heard` are the indices of those that have a text. `trace` is set when it is opened.
     """
 
     job: Job
@@ -41,11 +66,14 @@ class Trail:
     windows_known: int = 0
     windows_cut: bool = False
     windows_heard: set[int] = field(default_factory=set)
+    trace: Trace | None = None  # None: nobody traces
 
     def begin(self, attempt: int) -> None:
         """Begin an attempt: nothing is known of its windows yet."""
         self.attempt = attempt
         self.timings = {"attempts": attempt}
+        if self.trace is not None and self.trace.sampled:
+            self.timings["trace"] = self.trace.told
         self.windows_known, self.windows_cut = 0, False
         self.windows_heard.clear()
 
@@ -80,6 +108,13 @@ class Stage:
 
     def record(self, start: float, seconds: float, trail: Trail | None) -> None:
         """Record a time that was measured elsewhere; `start` is its time.monotonic()."""
-        self._seconds.observe(seconds)
+        self._seconds.observe(seconds, exemplar_of(trail))
         if trail is not None:
             trail.add(self._name, start, seconds)
+
+
+def exemplar_of(trail: Trail | None) -> dict[str, str] | None:
+    """Return what leads from a metric to the job's trace; None where nobody could look it up."""
+    if trail is None or trail.trace is None or not trail.trace.sampled:
+        return None
+    return {"trace_id": trail.trace.trace_id}
