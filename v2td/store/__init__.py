@@ -10,7 +10,7 @@ again (redos).
 The daemon's order: `upgrade`, then `open_database`, then `ensure_partitions` (and daily), then `Writer.run`.
 """
 
-from v2td.store import ledger, redos
+from v2td.store import ledger, redos, search
 from v2td.store.instances import Instance, report
 from v2td.store.migrate import latest_version, schema_version, upgrade
 from v2td.store.partitions import ensure as ensure_partitions
@@ -64,6 +64,7 @@ __all__ = [
     "report",
     "save_windows",
     "schema_version",
+    "search",
     "unfinished",
     "upgrade",
 ]
