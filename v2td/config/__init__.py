@@ -9,6 +9,7 @@ from v2td.config.inference import EngineSettings, QualitySettings, SpeechSetting
 from v2td.config.kafka import KafkaSettings
 from v2td.config.layers import Source
 from v2td.config.loading import LoadedConfig, load
+from v2td.config.operators import TracingSettings, WebhookSettings
 from v2td.config.problems import InvalidConfigError
 from v2td.config.providers import (
     LOCAL,
@@ -63,6 +64,8 @@ __all__ = [
     "StorageSettings",
     "StoreSettings",
     "TestingSettings",
+    "TracingSettings",
+    "WebhookSettings",
     "WhisperCppSettings",
     "load",
     "redacted",

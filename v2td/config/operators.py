@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
-from v2td.config.values import Count, Seconds, Section, Text
+from v2td.config.sources import HostPattern
+from v2td.config.values import AbsolutePath, Count, Network, Port, Seconds, Section, Text
 
 Event = Literal["transcribed", "failed"]
 
+SECRET_PREFIX = "whsec_"  # noqa: S105 (of all of them)
+SECRET_BYTES = range(24, 65)
+_POSTED_TO = re.compile(r"(?i:https?)://[A-Za-z0-9._:\[\]-]+([/?#][^\x00-\x20\x7f]*)?")
+
+
+def _unfit(requirement: str) -> PydanticCustomError:
+    return PydanticCustomError("requirement", "must be {requirement}", {"requirement": requirement})
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    try:
+        key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not text.startswith(SECRET_PREFIX) or len(key) not in SECRET_BYTES:
+        raise _unfit(f"{SECRET_PREFIX} and 24 to 64 bytes in base64: echo whsec_$(openssl rand -base64 32)")
+    return secret
+
+
+def _posted_to(url: str) -> str:
+    if not _POSTED_TO.fullmatch(url):
+        raise _unfit("an http or https URL without a user name, such as https://example.com/transcribed")
+    return url
+
+
+SigningSecret = Annotated[SecretStr, AfterValidator(_secret)]
+PostedTo = Annotated[Text, AfterValidator(_posted_to), Field(examples=["https://example.com/transcribed"])]
+
 
 class WebhookSettings(Section):
-    """POST requests that say that a job has ended, signed as Standard Webhooks has it."""
+    """POST requests that say that a job has ended, signed as Standard Webhooks has it; fetch.denied_hosts holds too."""
 
-    url: Text | None = Field(
+    url: PostedTo | None = Field(
         None, description="Who is told of every job; a message's own `webhook_url` is told besides. http or https."
     )
-    secret: Annotated[SecretStr, Field(min_length=24)] | None = Field(
+    secret: SigningSecret | None = Field(
         None,
         description="Key of the signatures: `whsec_` and 24 to 64 bytes in base64 "
         "(`echo whsec_$(openssl rand -base64 32)`). Without it no message may name a webhook_url.",
     )
-    old_secret: Annotated[SecretStr, Field(min_length=24)] | None = Field(
+    old_secret: SigningSecret | None = Field(
         None, description="The key before, with which all is signed as well while receivers change over."
     )
     events: tuple[Event, ...] = Field(("transcribed", "failed"), description="What `url` is told of.")
@@ -32,6 +66,16 @@ class WebhookSettings(Section):
     max_seconds: Seconds = Field(3600, description="Longest pause, also for a Retry-After.")
     timeout_seconds: Seconds = Field(15, description="Longest wait for an answer.")
     concurrency: Count = Field(16, description="Requests under way at once, four to one host at most.")
+    allowed_ports: tuple[Port, ...] = Field((80, 443), description="Ports that URLs may name; empty: any.")
+    allowed_networks: tuple[Network, ...] = Field(
+        (), description="Private networks that may be told all the same, such as 10.20.0.5/32; also those of `url`."
+    )
+    allowed_hosts: tuple[HostPattern, ...] = Field(
+        (), description="When not empty, only these hosts; *.example.com stands for all below it."
+    )
+    ca_file: AbsolutePath | None = Field(
+        None, description="CA certificates that sign receivers'; the system's when unset."
+    )
     keep_days: Count = Field(30, description="Days that deliveries, dead ones too, stay in the table `webhooks`.")
 
     def contradictions(self) -> Iterator[tuple[str, str]]:

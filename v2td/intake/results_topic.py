@@ -54,10 +54,14 @@ class Result:
 
     def value(self, max_text_bytes: int) -> bytes:
         """Return the record's value; a text longer than that is left out, which `text_omitted` says."""
+        return json.dumps(self.fields(max_text_bytes), ensure_ascii=False, default=str).encode()
+
+    def fields(self, max_text_bytes: int) -> dict[str, Any]:
+        """Return what the value says, ids as UUIDs."""
         left_out = self.text is not None and len(self.text.encode()) > max_text_bytes
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         fields |= {"text": None if left_out else self.text, "text_omitted": left_out, "outputs": list(self.outputs)}
-        return json.dumps(fields, ensure_ascii=False, default=str).encode()
+        return fields
 
 
 class ResultsTopic:
