@@ -21,6 +21,7 @@ from v2td.messages.headers import (
     REPLAY_OF,
     RETRY_ROUND,
     ROW_ID,
+    TRACE,
     TRUNCATED,
     WHOLE_RECORD,
     without,
@@ -104,7 +105,9 @@ def letter_headers(failure: Failure, *, truncated: bool) -> Headers:
         ours[TRUNCATED] = "1"
     if failure.whole_in is not None:
         ours[WHOLE_RECORD] = str(failure.whole_in.row_id())
-    taken = {*ours, TRUNCATED, WHOLE_RECORD}
+    if failure.trace is not None:
+        ours[TRACE] = failure.trace
+    taken = {*ours, TRUNCATED, WHOLE_RECORD, TRACE}
     kept: list[tuple[str, bytes]] = []
     room = _room(failure)
     for name, value in failure.record.headers:
@@ -121,7 +124,10 @@ def retry_headers(failure: Failure, round_number: int, not_before_ms: int) -> He
         NOT_BEFORE: str(not_before_ms),
         RETRY_ROUND: str(round_number),
     }
-    return (*without(failure.record.headers, REPLAY_HEADERS), *((name, text.encode()) for name, text in ours.items()))
+    if failure.trace is not None:
+        ours[TRACE] = failure.trace
+    kept = without(failure.record.headers, REPLAY_HEADERS | {TRACE})
+    return (*kept, *((name, text.encode()) for name, text in ours.items()))
 
 
 def _room(failure: Failure) -> int:

@@ -88,6 +88,7 @@ class Failure:
     redo: Redo | None = None  # what failed is another revision: the transcription stays
     retried_later: bool = False  # its record waits in kafka.retry_topic: not a dead letter yet
     whole_in: Coordinates | None = None  # of the failure that keeps their record's value; never of a replay's
+    trace: str | None = None  # the span that this try was, for the link of the next one
     webhook_url: str | None = None  # as a Job's
     metadata: dict[str, Any] = field(default_factory=dict)  # the job's; nothing where there never was one
 

@@ -16,7 +16,7 @@ from v2td.config import Settings
 from v2td.errors import ServiceError, first_of
 from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Headers, SourceRecord
-from v2td.messages.headers import REPLAY_OF, ROW_ID, TRUNCATED
+from v2td.messages.headers import REPLAY_OF, ROW_ID, TRACE, TRUNCATED, header
 from v2td.store import Database, ledger, open_database
 
 OURS = "v2td-"  # headers whose names begin so are v2td's, wherever they came from
@@ -162,7 +162,7 @@ class Replayer:
 
     async def _send_one(self, producer: AIOKafkaProducer, failed: ledger.FailedRecord) -> Replayed:
         failure, record = failed.failure, failed.record
-        headers = [*without_ours(record.headers), (REPLAY_OF, str(failure.id).encode())]
+        headers = [*to_send(record.headers), (REPLAY_OF, str(failure.id).encode())]
         try:
             done = await producer.send_and_wait(failure.topic, key=record.key, value=record.value, headers=headers)
         except (MessageSizeTooLargeError, RecordListTooLargeError):
@@ -190,7 +190,7 @@ class Replayer:
                             # Of a record that has no key the letter's is the row id.
                             keyless = failed.record.key is None and letter.key == str(row_id).encode()
                             key = None if keyless else letter.key
-                            record = SourceRecord(key, letter.value, without_ours(letter.headers))
+                            record = SourceRecord(key, letter.value, to_send(letter.headers))
                             if failed.is_beginning_of(record):
                                 wanted.discard(row_id)
                                 yield replace(failed, record=record, cut=False)
@@ -212,3 +212,9 @@ def letter_id(headers: Headers) -> UUID | None:
 def without_ours(headers: Headers) -> Headers:
     """Return the headers that are the producer's own: what it claimed in v2td's name was ignored before (pure)."""
     return tuple((name, value) for name, value in headers if not name.startswith(OURS))
+
+
+def to_send(headers: Headers) -> Headers:
+    """Return the producer's own headers, and the trace of the try that failed, to which the next one links (pure)."""
+    trace = header(headers, TRACE)
+    return (*without_ours(headers), *(() if trace is None else ((TRACE, trace.encode()),)))

@@ -21,7 +21,7 @@ from v2td.config import Settings
 from v2td.errors import JobError, ServiceError, first_of
 from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Replay, SourceRecord
-from v2td.messages.headers import REDO_OF, REVISION
+from v2td.messages.headers import REDO_OF, REVISION, TRACE
 from v2td.ops import request
 from v2td.ops.originals import Originals, open_originals
 from v2td.store import Database, StoredTranscription, open_database, redos
@@ -73,6 +73,7 @@ class Target:
 class _Message:
     id: UUID
     record: SourceRecord
+    trace: str | None  # the span of the try before
 
     @property
     def sha256(self) -> str:
@@ -221,7 +222,8 @@ class Redoer:
             request.read(value, self._settings)
         except JobError as error:
             return error.reason
-        return _Message(row.id, SourceRecord(str(row.id).encode() if key is None else key, value, ()))
+        trace = row.timings.get("trace")
+        return _Message(row.id, SourceRecord(str(row.id).encode() if key is None else key, value, ()), trace)
 
     async def _send(self, messages: Sequence[_Message], before: dict[UUID, Asked]) -> list[Redone]:
         """Note what is wanted, then send: a record that came before would be a job of its own."""
@@ -254,6 +256,8 @@ class Redoer:
 
     async def _send_one(self, producer: AIOKafkaProducer, message: _Message, revision: int) -> Redone | None:
         headers = [(REDO_OF, str(message.id).encode()), (REVISION, str(revision).encode())]
+        if message.trace is not None:
+            headers.append((TRACE, message.trace.encode()))
         record = message.record
         try:
             await producer.send_and_wait(self._topic, key=record.key, value=record.value, headers=headers)

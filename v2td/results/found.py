@@ -13,6 +13,7 @@ from v2td.store import StoredSegment, StoredTranscription
 
 Level = Literal["in_flight", "redis", "postgres"]
 
+_ORIGIN = "cached_trace"
 _OF_THE_TEXT = ("flags", "channel_languages", "damage")  # timings that say how the text came about, not how fast
 
 
@@ -104,7 +105,9 @@ def of_rows(row: StoredTranscription, segments: Sequence[StoredSegment]) -> Foun
 
 
 def _notes(timings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: timings[name] for name in _OF_THE_TEXT if name in timings}
+    notes = {name: timings[name] for name in _OF_THE_TEXT if name in timings}
+    trace = timings.get(_ORIGIN, timings.get("trace"))  # of whoever transcribed it: a job that has it too links to that
+    return notes if trace is None else notes | {_ORIGIN: trace}
 
 
 def _segment(row: StoredSegment) -> Segment:

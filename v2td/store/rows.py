@@ -12,7 +12,7 @@ from uuid import UUID
 
 from v2td.jobs import Coordinates, Failure, Outcome, Redo, Replay, Segment, Transcript, options_sha256
 from v2td.messages import without_secrets
-from v2td.messages.headers import WHOLE_RECORD
+from v2td.messages.headers import TRACE, WHOLE_RECORD, without
 from v2td.store.encoding import MAX_PAYLOAD_BYTES, encode_headers, record_time
 from v2td.store.requests import request_of
 from v2td.store.sanitise import clean_text
@@ -20,6 +20,7 @@ from v2td.store.sanitise import clean_text
 REQUESTED = "requested"  # replay_state of a failure that is to be done again
 DROPPED = "dropped"  # and of one that a person gave up
 MAX_SHARED_BYTES = 1024  # of key and headers where another failure of the record has them
+_TRACE = frozenset({TRACE})
 
 _options_sha256 = lru_cache(maxsize=1024)(options_sha256)  # the same for most jobs
 
@@ -228,11 +229,14 @@ def failure_row(failure: Failure) -> FailureRow:
     """Return the row of a failure, safe for Postgres and bounded.
 
     Where another failure keeps the record, the row has no payload, and WHOLE_RECORD among its headers names that one.
+    TRACE among them names the trace of the job, where it has one.
     """
     at = failure.coordinates
     record, shared = failure.record, failure.whole_in
     room = MAX_PAYLOAD_BYTES if shared is None else MAX_SHARED_BYTES
-    headers = encode_headers(record.headers, room)
+    headers = encode_headers(without(record.headers, _TRACE), room)  # no link but to this very try
+    if failure.trace is not None:
+        headers.append([TRACE, failure.trace])
     return FailureRow(
         id=at.row_id(),
         job_id=_clean(failure.job_id),
