@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import kafka, minio, prerequisites, versitygw, whisper_server
+from tests.services import kafka, minio, otlp, prerequisites, versitygw, whisper_server
 from tests.services.errors import ServiceError
 from tests.services.prerequisites import Prerequisite
 from tests.services.state import locked
@@ -20,14 +20,15 @@ _DRAFT_PREFIX = "draft-"
 
 @dataclass(frozen=True, slots=True)
 class Builds:
-    """Where the builds are: Kafka's jars, and the binaries ``minio``/minio, ``versitygw``/versitygw and
-    ``whisper_server``/whisper-server.
+    """Where the builds are: Kafka's jars, and the binaries ``minio``/minio, ``versitygw``/versitygw,
+    ``whisper_server``/whisper-server and ``otlp``/otlp-receiver.
     """
 
     kafka: Path
     minio: Path
     versitygw: Path
     whisper_server: Path
+    otlp: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ RECIPES = (
         prerequisites.CXX,
         whisper_server.build,
     ),
+    Recipe("otlp", {"otlp": otlp.VERSION, "sha256": otlp.SHA256}, (prerequisites.GO,), otlp.build),
 )
 
 
