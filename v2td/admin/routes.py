@@ -9,7 +9,8 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
 from v2td.admin.answers import problem
@@ -80,6 +81,7 @@ class Table(Protocol):
 def routes(view: View) -> Sequence[Route]:
     """Return all there is, but for the description itself."""
     text = {"text/plain": {"schema": {"type": "string"}}}
+    measured = text | {"application/openmetrics-text": {"schema": {"type": "string"}}}
     status = {"application/json": {"schema": {"$ref": "#/components/schemas/Status"}}}
     works, hangs = ({"description": what, "content": text} for what in ("ok", "What is wrong."))
     return (
@@ -87,7 +89,7 @@ def routes(view: View) -> Sequence[Route]:
         Route("GET", "/readyz", Access.PROBE, _probe(view.ready), "Is work being done?", {"200": works, "503": hangs}),
         Route(
             *("GET", "/metrics", Access.STATE, _metrics, "Metrics for Prometheus"),
-            {"200": {"description": "Prometheus' text format.", "content": text}},
+            {"200": {"description": "Prometheus' text format, or OpenMetrics by Accept.", "content": measured}},
         ),
         Route(
             *("GET", "/status", Access.STATE, _status(view), "Slots, partitions, what is under way"),
@@ -101,8 +103,13 @@ def json_answer(value: Any) -> web.Response:
     return web.json_response(value, dumps=lambda value: json.dumps(value, indent=2, default=str))
 
 
-async def _metrics(_request: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+async def _metrics(request: web.Request) -> web.Response:
+    """Answer with Prometheus' text, or with OpenMetrics, which has exemplars, for who understands it."""
+    try:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    except TypeError:  # a version of other things than numbers
+        encode, content_type = generate_latest, CONTENT_TYPE_LATEST
+    return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
 
 
 def _probe(why_not: Callable[[], str | None]) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -102,8 +102,10 @@ class Slot:
         await self.child.close()
         self._note_usage(0, 0.0)
 
-    async def hear(self, batch: Sequence[WindowRequest], weight: float, deadline_seconds: float) -> BatchResult:
-        """Transcribe a batch; ChildDied, or what the model raised."""
+    async def hear(
+        self, batch: Sequence[WindowRequest], weight: float, deadline_seconds: float, trace_id: str | None = None
+    ) -> BatchResult:
+        """Transcribe a batch, of which a window belongs to this trace; ChildDied, or what the model raised."""
         self.weight, self.began = weight, time.monotonic()
         result = await self.child.call(worker.transcribe, batch, deadline_seconds=deadline_seconds)
         if self._ended is not None:
@@ -113,7 +115,8 @@ class Slot:
         self.windows += heard
         if heard:
             metrics.BATCH_WINDOWS.observe(heard)
-            metrics.WINDOW_SECONDS.labels(self.number).observe((result.end - result.start) / heard)
+            exemplar = None if trace_id is None else {"trace_id": trace_id}
+            metrics.WINDOW_SECONDS.labels(self.number).observe((result.end - result.start) / heard, exemplar)
         return result
 
     def give_way(self) -> None:
