@@ -22,6 +22,7 @@ from tests.speech import sounds
 from v2td import bundled
 from v2td.attempt import Hearers
 from v2td.bundled.recordings import AUDIO
+from v2td.commands import Commands
 from v2td.config import EngineSettings, FetchSettings, KafkaSettings, PipelineSettings, Settings, SpeechSettings
 from v2td.delivery import Delivery
 from v2td.engine import Engine, find_model, plan, read_machine
@@ -97,6 +98,7 @@ async def rooms(settings: Settings, recorder: Recorder) -> AsyncIterator[Rooms]:
             Delivery(cast("DeadLetters", recorder), cast("Writer", recorder), None, nowhere),
             journals,
             Replays(nowhere, settings),
+            Commands(nowhere, settings),
         )
         running.cancel()
 

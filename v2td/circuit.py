@@ -9,7 +9,7 @@ from contextlib import suppress
 from v2td import metrics
 from v2td.breaker import CircuitBreaker
 from v2td.config import PipelineSettings
-from v2td.errors import PERHAPS_OURS
+from v2td.errors import PERHAPS_OURS, ErrorClass
 from v2td.jobs import Failure, Outcome
 from v2td.logs import get_logger
 
@@ -49,9 +49,9 @@ class Circuit:
     def judge(self, durable: Outcome, began: float) -> None:
         """Take note of a job's outcome; not of a redo that failed: its recording may be long gone, and we are well.
 
-        Else a person who has old jobs done again would stop live traffic.
+        Else a person who has old jobs done again would stop live traffic. What was cancelled says nothing of us.
         """
-        if isinstance(durable, Failure) and durable.redo is not None:
+        if isinstance(durable, Failure) and (durable.redo is not None or durable.error_class is ErrorClass.CANCELLED):
             return
         failed = isinstance(durable, Failure) and durable.error_class in PERHAPS_OURS
         now = time.monotonic()

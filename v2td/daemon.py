@@ -14,6 +14,7 @@ from typing import Any
 
 from v2td import __version__, admin, duties, failpoints, store, systemd
 from v2td.attempt import Hearers
+from v2td.commands import Commands
 from v2td.config import LoadedConfig, Settings
 from v2td.delivery import Delivery
 from v2td.engine import Engine, Plan, plan_slots, verified_model
@@ -49,6 +50,7 @@ class Daemon:
     providers: Providers
     writer: store.Writer
     journals: Journals
+    commands: Commands
     pipeline: Pipeline
     on_demand: OnDemand | None  # None: not served
     intake: Intake
@@ -68,6 +70,8 @@ class Daemon:
             return "stopping"
         if self.pipeline.circuit_open():
             return "too many jobs fail: intake pauses, see the log"
+        if (paused := self.commands.paused) is not None:
+            return paused
         return None if self.writer.healthy.is_set() else "Postgres is in trouble"
 
     def status(self) -> dict[str, Any]:
@@ -78,6 +82,7 @@ class Daemon:
             "uptime_seconds": round(time.monotonic() - self.began, 1),
             "ready": self.not_ready() is None,
             "not_ready_because": self.not_ready(),
+            "paused": self.commands.paused,
             "model": self.settings.engine.model,
             "in_flight": self.intake.in_flight,
             "tasks": len(asyncio.all_tasks()),
@@ -171,7 +176,9 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
         writer = store.Writer(database, settings.database, dead_letters.send)
         delivery = Delivery(dead_letters, writer, results_topic, database)
         hearers = Hearers(downloader, decoders, local, providers, results, journals)
-        rooms = Rooms(hearers, outputs, delivery, journals, Replays(database, settings))
+        commands = Commands(database, settings)
+        await commands.read()  # before anything is polled: the intake may be paused
+        rooms = Rooms(hearers, outputs, delivery, journals, Replays(database, settings), commands)
         pipeline = Pipeline(rooms, settings, max_prepared(settings, len(layout.slots)))
         on_demand = OnDemand(pipeline.attempts, downloader, settings) if settings.api.openai else None
         intake = await enter(
@@ -180,7 +187,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
                 pipeline.handle,
                 journals.look_back,
                 max_in_flight=settings.pipeline.max_in_flight,
-                blocked=lambda: not writer.healthy.is_set() or pipeline.circuit_open(),
+                blocked=lambda: not writer.healthy.is_set() or pipeline.circuit_open() or commands.paused is not None,
                 before_revoke=journals.save,
                 skipped=pipeline.note_unreadable,
                 committed=pipeline.board.committed,
@@ -194,6 +201,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
             providers=providers,
             writer=writer,
             journals=journals,
+            commands=commands,
             pipeline=pipeline,
             on_demand=on_demand,
             intake=intake,
@@ -220,6 +228,7 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
         background = [
             group.create_task(daemon.engine.run()),
             group.create_task(daemon.journals.run()),
+            group.create_task(daemon.commands.run()),
             group.create_task(daemon.providers.run()),
             group.create_task(duties.measure_loop_lag()),
             group.create_task(duties.feed_watchdog(daemon.not_alive)),

@@ -80,7 +80,7 @@ async def keep_tables(database: store.Database, settings: DatabaseSettings) -> N
 async def report_instance(database: store.Database, settings: KafkaSettings, slots: int, intake: Intake) -> None:
     """Keep this instance's row up to date, for ever."""
     host = socket.gethostname()
-    name = settings.group_instance_id or f"{settings.client_id}@{host}:{os.getpid()}"
+    name = store.instance_name(settings)
     before: dict[psutil.Process, float] = {}
     while True:
         now, rss_bytes = await asyncio.to_thread(_usage)

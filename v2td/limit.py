@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 
@@ -28,13 +31,59 @@ def max_prepared(settings: Settings, slots: int) -> int:
     return settings.pipeline.max_prepared or automatic
 
 
+class Priority:
+    """How urgent a job is now (0 first): the queues that it waits in are told when that changes.
+
+    The job's tasks find it in CURRENT, so that no queue has to be handed it. Where there is none, as for what comes by
+    HTTP, the priority stays what it is.
+    """
+
+    __slots__ = ("_told", "value")
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self._told: list[Callable[[int], None]] = []
+
+    def change(self, value: int) -> None:
+        """Change it, in all queues in which the job waits now, and for those to come."""
+        self.value = value
+        for tell in tuple(self._told):
+            tell(value)
+
+    @contextmanager
+    def told(self, tell: Callable[[int], None]) -> Iterator[None]:
+        """Call `tell` with the priority, and with each other one that it gets inside."""
+        tell(self.value)
+        self._told.append(tell)
+        try:
+            yield
+        finally:
+            self._told.remove(tell)
+
+
+CURRENT: ContextVar[Priority | None] = ContextVar("v2td_priority", default=None)
+
+
+def ranked(priority: int, tell: Callable[[int], None]) -> AbstractContextManager[None]:
+    """Call `tell` with the priority of the job whose task this is, and with each change inside; `priority` if none."""
+    return (CURRENT.get() or Priority(priority)).told(tell)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    arrival: int
+    admitted: asyncio.Future[None]
+    priority: int = -1
+
+
 class PriorityLimit:
     """At most `size` inside; who waits is let in by priority (0 first), then by arrival."""
 
     def __init__(self, size: int) -> None:
         self._free = size
         self._arrivals = count()
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        # Who got another priority is here once more; the entry of before is passed over.
+        self._waiting: list[tuple[int, int, _Waiting]] = []
 
     @asynccontextmanager
     async def inside(self, priority: int) -> AsyncIterator[None]:
@@ -50,19 +99,25 @@ class PriorityLimit:
             self._free -= 1
             return
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heappush(self._waiting, (priority, next(self._arrivals), admitted))
-        try:
-            await admitted
-        except asyncio.CancelledError:
-            if admitted.done() and not admitted.cancelled():  # let in and cancelled at once
-                self._leave()
-            raise
+        with ranked(priority, partial(self._queue, _Waiting(next(self._arrivals), admitted))):
+            try:
+                await admitted
+            except asyncio.CancelledError:
+                if admitted.done() and not admitted.cancelled():  # let in and cancelled at once
+                    self._leave()
+                raise
+
+    def _queue(self, waiting: _Waiting, priority: int) -> None:
+        if priority != waiting.priority:
+            waiting.priority = priority
+            heappush(self._waiting, (priority, waiting.arrival, waiting))
 
     def _leave(self) -> None:
         while self._waiting:
-            _priority, _arrival, admitted = heappop(self._waiting)
-            if not admitted.done():  # a cancelled wait stays in the heap until its turn
-                admitted.set_result(None)
+            priority, _arrival, waiting = heappop(self._waiting)
+            # A cancelled wait stays in the heap until its turn.
+            if priority == waiting.priority and not waiting.admitted.done():
+                waiting.admitted.set_result(None)
                 return
         self._free += 1
 

@@ -17,6 +17,7 @@ from v2td import failpoints, metrics
 from v2td.attempt import Attempts, Hearers, Journey
 from v2td.board import Board
 from v2td.circuit import Circuit
+from v2td.commands import Commands, Following
 from v2td.config import Settings
 from v2td.delivery import Delivery
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
@@ -45,6 +46,7 @@ class Rooms:
     delivery: Delivery
     journals: Journals
     replays: Replays
+    commands: Commands
 
 
 class Pipeline:
@@ -101,17 +103,48 @@ class Pipeline:
             if isinstance(job, Failure):
                 await self._delivery.deliver(job)
                 return
-            began = await self._circuit.admit()
-            async with self._under_way.inside(job.priority):
-                metrics.JOBS_IN_FLIGHT.inc()
-                trail, durable = self.board.open(job), None
+            with self._rooms.commands.following(job) as following:
                 try:
-                    outcome = await self._with_files(await self.transcribe(job, trail))
-                    durable = await self._delivery.deliver(outcome, trail)
-                    self._circuit.judge(durable, began)
-                finally:
-                    metrics.JOBS_IN_FLIGHT.dec()
-                    self.board.close(trail, durable)
+                    await self._rooms.commands.catch_up(following)
+                    began = await self._circuit.admit()
+                    async with self._under_way.inside(job.priority):
+                        await self._work(job, following, began)
+                except asyncio.CancelledError:
+                    if (reason := following.cancelled()) is None:
+                        raise
+                    await self._cancel_early(job, reason)
+
+    async def _work(self, job: Job, following: Following, began: float) -> None:
+        """Return when the job's outcome is durable; `began` is when it was let in."""
+        metrics.JOBS_IN_FLIGHT.inc()
+        trail, durable = self.board.open(job), None
+        try:
+            outcome = await self._outcome(job, trail, following)
+            durable = await self._delivery.deliver(outcome, trail)
+            self._circuit.judge(durable, began)
+        finally:
+            metrics.JOBS_IN_FLIGHT.dec()
+            self.board.close(trail, durable)
+
+    async def _outcome(self, job: Job, trail: Trail, following: Following) -> Outcome:
+        """Return the job's outcome; from then on no command reaches it."""
+        try:
+            outcome = await self._with_files(await self.transcribe(job, trail))
+        except asyncio.CancelledError:
+            if (reason := following.cancelled()) is None:
+                raise
+        else:
+            if (reason := following.cancelled()) is None:
+                return outcome
+        return _failure(job, trail.attempt, JobError(ErrorClass.CANCELLED, reason))
+
+    async def _cancel_early(self, job: Job, reason: str) -> None:
+        """Return when it is durable that a job was cancelled before its turn."""
+        trail, durable = self.board.open(job), None
+        try:
+            durable = await self._delivery.deliver(_failure(job, 0, JobError(ErrorClass.CANCELLED, reason)), trail)
+        finally:
+            self.board.close(trail, durable)
 
     async def transcribe(self, job: Job, trail: Trail | None = None) -> Outcome:
         """Return the job's outcome after as many attempts as it takes or may have; nothing is written yet."""

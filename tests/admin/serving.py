@@ -24,6 +24,7 @@ STATUS: dict[str, Any] = {
     "uptime_seconds": 1.5,
     "ready": True,
     "not_ready_because": None,
+    "paused": None,
     "model": "base",
     "in_flight": 0,
     "tasks": 3,

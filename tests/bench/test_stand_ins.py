@@ -8,6 +8,7 @@ import pytest
 
 from bench.stand_ins import ConstantDecoders, ConstantDownloader, SleepingEngine, sleeping
 from v2td.attempt import Hearers
+from v2td.commands import Commands
 from v2td.config import Settings
 from v2td.engine import plan, read_machine
 from v2td.jobs import Coordinates, Job, Transcript
@@ -32,7 +33,12 @@ async def test_a_job_passes_through(engine: type[SleepingEngine]) -> None:
     job = Job(Coordinates("cluster", "topic", 0, 0, 0), "https://example.com/a.wav")
     async with Providers(settings, local) as providers:
         hearers = Hearers(downloader, decoders, local, providers, None, journals)
-        rooms = Rooms(hearers, Outputs(settings.output, nowhere), nowhere, journals, Replays(nowhere, settings))
+        outputs, replays, commands = (
+            Outputs(settings.output, nowhere),
+            Replays(nowhere, settings),
+            Commands(nowhere, settings),
+        )
+        rooms = Rooms(hearers, outputs, nowhere, journals, replays, commands)
         outcome = await Pipeline(rooms, settings, 2).transcribe(job)
     assert isinstance(outcome, Transcript), outcome
     assert outcome.text

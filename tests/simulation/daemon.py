@@ -25,6 +25,7 @@ from tests.simulation.rooms import Rooms as SimulatedRooms
 from v2td import daemon as _daemon  # noqa: F401  (all modules are there to be patched)
 from v2td import store
 from v2td.attempt import Hearers
+from v2td.commands import Commands
 from v2td.config import Settings
 from v2td.delivery import Delivery
 from v2td.intake import DeadLetters, Intake
@@ -110,7 +111,7 @@ async def live(
         hearers = Hearers(parts, parts, local, providers, None, journals)
         outputs = Outputs(settings.output, parts)
         delivery = Delivery(dead_letters, writer, None, database)
-        rooms = Rooms(hearers, outputs, delivery, journals, Replays(database, settings))
+        rooms = Rooms(hearers, outputs, delivery, journals, Replays(database, settings), Commands(database, settings))
         pipeline = Pipeline(rooms, settings, 6)
         pipeline._random = Random(random.random())
         dead_letters._random = Random(random.random())

@@ -81,6 +81,7 @@ class Status(_Shape):
     uptime_seconds: float
     ready: bool
     not_ready_because: str | None
+    paused: str | None = Field(description="Who paused the intake, and since when; null: nobody.")
     model: str
     in_flight: int = Field(description="Records under way.")
     tasks: int = Field(description="Of the event loop.")

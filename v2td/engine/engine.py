@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from v2td.engine.topology import Plan
 from v2td.engine.voice import Voice, recognition
 from v2td.errors import ConfigError, ErrorClass, JobError
 from v2td.jobs import SAMPLE_RATE, Window, WindowTiming
+from v2td.limit import ranked
 from v2td.logs import get_logger
 
 log = get_logger(__name__)
@@ -84,6 +86,10 @@ class Engine:
         Cancellation frees the windows that wait; those being served are served in vain.
         """
         job = self._queue.add_job(hearing.priority)
+        with ranked(hearing.priority, partial(self._queue.set_priority, job)):
+            return await self._hear_all(job, hearing)
+
+    async def _hear_all(self, job: int, hearing: Hearing) -> Recognition:
         items: list[Item] = []
         voices: dict[int | None, Voice] = {}
 
@@ -239,7 +245,8 @@ class Engine:
             slot.gives_way_to = min(item.hearing.priority for item in batch)
         slot.batch = [(item.said.get("job"), item.window.index) for item in batch]
         try:
-            result = await slot.hear([item.request for item in batch], weight_of(batch), deadline)
+            traced = next((item.said["trace_id"] for item in batch if "trace_id" in item.said), None)
+            result = await slot.hear([item.request for item in batch], weight_of(batch), deadline, traced)
         except ChildDied as death:
             for item in batch:
                 self._retry(item, death, alone=len(batch) == 1)

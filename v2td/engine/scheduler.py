@@ -133,6 +133,13 @@ class WindowQueue(Generic[T]):
             room -= self._pop(line, repaying)
         return batch
 
+    def set_priority(self, job: int, priority: int) -> None:
+        """Rank a job's windows by this priority from now on; KeyError when the job has left."""
+        line = self._lines[job]
+        self._unrank(line)
+        line.priority = priority
+        self._rank(line)
+
     def remove_job(self, job: int) -> list[T]:
         """Forget a job; returns its windows that still waited."""
         line = self._lines.pop(job, None)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 
 from prometheus_client import Gauge
 
 from v2td import metrics
+from v2td.limit import ranked
 
 _arrivals = count()
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    arrival: int
+    admitted: asyncio.Future[Places]
+    priority: int = -1
 
 
 class Places:
@@ -23,7 +32,7 @@ class Places:
         self.taken = 0
         self.waiting = 0
         self._expected = 0  # jobs that are to come here, until they are done
-        self._queue: list[tuple[int, int, asyncio.Future[Places]]] = []
+        self._queue: list[tuple[int, int, _Waiting]] = []
         self._in_flight: Gauge = metrics.PROVIDER_IN_FLIGHT.labels(provider)
         self._waits: Gauge = metrics.PROVIDER_WAITING.labels(provider)
         self._tell()
@@ -53,9 +62,12 @@ class Places:
         self._expected += jobs
         self._admit()
 
-    def queue(self, priority: int, admitted: asyncio.Future[Places]) -> None:
-        """Wait until `admitted` is set, here or at another provider."""
-        heappush(self._queue, (priority, next(_arrivals), admitted))
+    def rank(self, waiting: _Waiting) -> None:
+        """Queue who waits by a priority that is new; the entry of before is passed over."""
+        heappush(self._queue, (waiting.priority, waiting.arrival, waiting))
+
+    def queue(self) -> None:
+        """Let who was ranked wait until `admitted` is set, here or at another provider."""
         self.waiting += 1
         self._admit()  # so many wait by now that more are taken at once
 
@@ -66,10 +78,11 @@ class Places:
 
     def _admit(self) -> None:
         while self._queue and self.free:
-            _priority, _arrival, admitted = heappop(self._queue)
-            if not admitted.done():  # else it was let in elsewhere, or has given up
+            priority, _arrival, waiting = heappop(self._queue)
+            # Else it has another priority, was let in elsewhere, or has given up.
+            if priority == waiting.priority and not waiting.admitted.done():
                 self.taken += 1
-                admitted.set_result(self)
+                waiting.admitted.set_result(self)
         self._tell()
 
     def _tell(self) -> None:
@@ -102,14 +115,23 @@ async def place(
 
 async def _wait(of: Sequence[Places], priority: int) -> Places:
     admitted: asyncio.Future[Places] = asyncio.get_running_loop().create_future()
-    for each in of:
-        each.queue(priority, admitted)
-    try:
-        return await admitted
-    except asyncio.CancelledError:
-        if admitted.done() and not admitted.cancelled():  # let in and cancelled at once
-            admitted.result().leave()
-        raise
-    finally:
+    waiting = _Waiting(next(_arrivals), admitted)
+
+    def rank(priority: int) -> None:
+        if priority != waiting.priority:
+            waiting.priority = priority
+            for each in of:
+                each.rank(waiting)
+
+    with ranked(priority, rank):
         for each in of:
-            each.unqueue()
+            each.queue()
+        try:
+            return await admitted
+        except asyncio.CancelledError:
+            if admitted.done() and not admitted.cancelled():  # let in and cancelled at once
+                admitted.result().leave()
+            raise
+        finally:
+            for each in of:
+                each.unqueue()

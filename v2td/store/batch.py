@@ -103,11 +103,17 @@ _LOOK = """
 SELECT now() AS now, EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN transcriptions USING (id))
                   OR EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN failures USING (id)) AS any_known,
        EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN window_results USING (id))
-                  OR EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN child_deaths USING (id)) AS any_begun
+                  OR EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id) JOIN child_deaths USING (id))
+                  OR EXISTS (SELECT FROM unnest($1::uuid[]) AS ours (id)
+                             JOIN job_commands c ON c.job = ours.id AND c.done_at IS NULL) AS any_begun
 """
 
 FORGET = """
-WITH windows AS (DELETE FROM window_results w USING unnest($1::uuid[]) AS ours (id) WHERE w.id = ours.id)
+WITH windows AS (DELETE FROM window_results w USING unnest($1::uuid[]) AS ours (id) WHERE w.id = ours.id),
+commands AS (
+    UPDATE job_commands c SET done_at = now() FROM unnest($1::uuid[]) AS ours (id)
+    WHERE c.job = ours.id AND c.done_at IS NULL
+)
 DELETE FROM child_deaths d USING unnest($1::uuid[]) AS ours (id) WHERE d.id = ours.id
 """
 

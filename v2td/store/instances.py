@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import astuple, dataclass
 
+from v2td.config import KafkaSettings
 from v2td.store.pool import Database
 
 _UPSERT = """
@@ -30,6 +33,14 @@ class Instance:
     cpu_seconds: float
     rss_bytes: int
     partitions: tuple[str, ...]
+
+
+def instance_name(settings: KafkaSettings) -> str:
+    """Return what this process is called in `instances` and by `--instance`: kafka.group_instance_id, if it is set.
+
+    Else the name holds the process's id, and another one comes with a restart.
+    """
+    return settings.group_instance_id or f"{settings.client_id}@{socket.gethostname()}:{os.getpid()}"
 
 
 async def report(database: Database, instance: Instance) -> None:

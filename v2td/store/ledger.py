@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from v2td.jobs import Coordinates, Headers, SourceRecord
+from v2td.store import commands
 from v2td.store.batch import FORGET, LOCK, partition_keys
 from v2td.store.encoding import CUT, MAX_PAYLOAD_BYTES, decode_bytes
 from v2td.store.pool import Database
@@ -119,8 +120,10 @@ async def request(database: Database, ids: Sequence[UUID], *, again: bool) -> se
 
     Those marked before are among them with `again` only, and dropped ones never. Raises ServiceError.
     """
-    async with database.acquire("ask for replays") as connection:
-        return {row["id"] for row in await connection.fetch(_REQUEST, ids, again)}
+    async with database.acquire("ask for replays") as connection, connection.transaction(isolation="read_committed"):
+        asked = {row["id"] for row in await connection.fetch(_REQUEST, ids, again)}
+        await commands.done(connection, asked)  # who asks now wants them, whatever was cancelled before
+    return asked
 
 
 async def withdraw(database: Database, row_id: UUID) -> None:

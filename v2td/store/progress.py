@@ -124,7 +124,8 @@ async def note_death(database: Database, job: Coordinates) -> int:
 async def forget_old(database: Database, days: int) -> int:
     """Delete what jobs that never ended left behind so many days ago, and what was replayed or asked for then.
 
-    Their records are gone: with the topic, or by its retention. A pause stays until a later word replaces it. Return the number of rows. Raises ServiceError.
+    Their records are gone: with the topic, or by its retention. A pause stays until a later word takes its place.
+    Return the number of rows. Raises ServiceError.
     """
     async with database.acquire("forget what is old") as connection:
         deleted: int = await connection.fetchval(_FORGET, days)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from v2td.jobs import Coordinates, Redo, Replay, SourceRecord
+from v2td.store import commands
 from v2td.store.pool import Database
 from v2td.store.reader import StoredTranscription
 from v2td.store.replays import original
@@ -229,6 +230,7 @@ async def note(database: Database, model: str | None, provider: str | None, wish
     operation = "ask for transcriptions"
     async with database.acquire(operation) as connection, connection.transaction(isolation="read_committed"):
         await connection.execute(_LOCK)
+        await commands.done(connection, columns[0])  # what was cancelled before was another revision
         return dict(await connection.fetch(_NOTE, *columns, model, provider))
 
 

@@ -7,10 +7,14 @@ CREATE TABLE job_commands (
     group_id text,                          -- of pause and resume: the consumer group
     instance text,                          -- of pause and resume: as in `instances`; NULL: the whole group
     actor text NOT NULL,                    -- who asked, as far as it is known: api, page, cli user@host
-    done_at timestamptz,                    -- when the job had its outcome; of pause and resume NULL
-    created_at timestamptz NOT NULL DEFAULT now()
+    done_at timestamptz,                    -- of cancel and priority: when the job had its outcome, or was asked for anew
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((job IS NOT NULL) = (command IN ('cancel', 'priority'))),
+    CHECK ((group_id IS NOT NULL) = (command IN ('pause', 'resume')))
 );
 CREATE INDEX job_commands_open ON job_commands (job) WHERE done_at IS NULL;
+CREATE INDEX job_commands_open_in_order ON job_commands (id) WHERE done_at IS NULL AND job IS NOT NULL;
+CREATE INDEX job_commands_words ON job_commands (group_id, id) WHERE group_id IS NOT NULL;
 
 -- Every act that changes something, whoever did it and however it went. Nothing is ever deleted from it by v2td.
 CREATE TABLE audit_log (
@@ -18,7 +22,7 @@ CREATE TABLE audit_log (
     at timestamptz NOT NULL DEFAULT now(),
     actor text NOT NULL,
     action text NOT NULL,                   -- cancel, priority, pause, resume, replay, drop, redo, submit, …
-    target text,                            -- a job's id, an instance, …; NULL: the group
+    target text,                            -- a job's id, an instance, …; NULL: the group, or several jobs
     details jsonb NOT NULL DEFAULT '{}',
     error text                              -- why it was not done; NULL: it was
 );
