@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from v2td import __version__
-from v2td.cli import cache, check, db, demo, dlq, model, redo, route, run, schema, storage, submit, transcribe
+from v2td.cli import cache, check, db, demo, dlq, model, redo, route, run, schema, storage, submit, top, transcribe
 from v2td.errors import ServiceError, first_of
 
 
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel="The service")(run.run)
 app.command(rich_help_panel="The service")(check.check)
+app.command(rich_help_panel="The service")(top.top)
 app.command(rich_help_panel="To try it")(demo.demo)
 app.command(rich_help_panel="To try it")(transcribe.transcribe)
 app.command(rich_help_panel="The service")(route.route)

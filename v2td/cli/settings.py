@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from v2td.config import LoadedConfig
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Config = Annotated[
     Path | None,
@@ -31,17 +35,20 @@ Overrides = Annotated[
 ]
 
 
-def load(config: Path | None, overrides: list[str] | None, **flags: object) -> LoadedConfig:
+def load(
+    config: Path | None, overrides: list[str] | None, typed: Mapping[str, str] = NOTHING, **flags: object
+) -> LoadedConfig:
     """Return the settings; `flags` are the command's own options that are settings (engine__model), None if not given.
 
-    Raises ConfigError, also for a secret on the command line.
+    `typed` are settings (database.dsn) of an option for which a secret may be typed. Raises ConfigError, also for any
+    other secret on the command line.
     """
     from v2td import config as configuration
 
     given = {key.replace("__", "."): str(value) for key, value in flags.items() if value is not None}
     given = _parsed(overrides or []) | given
     _refuse_secrets(given)
-    return configuration.load(config, given)
+    return configuration.load(config, given | dict(typed))
 
 
 def _refuse_secrets(given: dict[str, str]) -> None:
