@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.chaos.world import World
 
 T = TypeVar("T")
+LATE = "progress after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,12 @@ class Result:
         """Whether nothing is wrong."""
         return not (self.lost or self.duplicates or self.orphans or self.problems)
 
+    @property
+    def late(self) -> bool:
+        """Whether nothing is wrong but deadlines that were missed."""
+        wrong = self.lost or self.duplicates or self.orphans
+        return bool(self.problems) and not wrong and all(LATE in each for each in self.problems)
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -81,4 +88,4 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 def within(recoveries: Sequence[float], seconds: float, what: str) -> list[str]:
     """Return the problems of a deadline: one for each recovery that took longer than `seconds`."""
-    return [f"{what}: progress after {each:.1f} s instead of {seconds:g} s" for each in recoveries if each > seconds]
+    return [f"{what}: {LATE} {each:.1f} s instead of {seconds:g} s" for each in recoveries if each > seconds]
