@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from v2td.errors import ErrorClass
@@ -25,6 +25,7 @@ class Finished:
 
     Its trail has no record and no metadata any more. `ended` is a time.monotonic(); `audio_seconds` is None for a
     failure. `committed` is the time.monotonic() at which Kafka had its offset; None: not yet, or never from here.
+    `busy_seconds` are those in which it had a slot (its part of each batch), or a provider.
     """
 
     trail: Trail
@@ -34,6 +35,7 @@ class Finished:
     error_class: ErrorClass | None
     reason: str | None
     committed: float | None = None
+    busy_seconds: float = 0.0
 
 
 class Watcher(Protocol):
@@ -62,6 +64,7 @@ class Board:
         self._finished: OrderedDict[UUID, Finished] = OrderedDict()
         self._uncommitted: dict[tuple[str, int], deque[Finished]] = {}
         self.audio_seconds = 0.0
+        self.busy_seconds = 0.0
         self.finished: Counter[str] = Counter()  # transcribed, or the class of error
 
     def open(self, job: Job) -> Trail:
@@ -85,6 +88,7 @@ class Board:
         finished = _finished(trail, outcome)
         self.finished[finished.error_class or "transcribed"] += 1
         self.audio_seconds += finished.audio_seconds or 0.0
+        self.busy_seconds += finished.busy_seconds
         self._finished[job.id] = finished
         self._finished.move_to_end(job.id)
         if len(self._finished) > self._kept:
@@ -128,4 +132,11 @@ class Board:
 def _finished(trail: Trail, outcome: Outcome) -> Finished:
     if isinstance(outcome, Failure):
         return Finished(trail, time.monotonic(), None, None, outcome.error_class, outcome.reason)
-    return Finished(trail, time.monotonic(), outcome.audio_seconds, outcome.provider, None, None)
+    busy = _busy_seconds(outcome.timings)
+    return Finished(trail, time.monotonic(), outcome.audio_seconds, outcome.provider, None, None, busy_seconds=busy)
+
+
+def _busy_seconds(timings: Mapping[str, Any]) -> float:
+    if "windows" in timings:
+        return float(sum(each["seconds"] / max(1, each["batch"]) for each in timings["windows"]))
+    return float(timings.get("transcribe", 0.0))

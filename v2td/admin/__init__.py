@@ -5,8 +5,10 @@ on nothing.
 """
 
 from v2td.admin.openai import OpenAIApi
+from v2td.admin.page_api import PageApi
+from v2td.admin.pages import Unplayable
 from v2td.admin.routes import Table, View
 from v2td.admin.server import serve
 from v2td.admin.transcriptions import Receiving, Transcriber, Upload
 
-__all__ = ["OpenAIApi", "Receiving", "Table", "Transcriber", "Upload", "View", "serve"]
+__all__ = ["OpenAIApi", "PageApi", "Receiving", "Table", "Transcriber", "Unplayable", "Upload", "View", "serve"]

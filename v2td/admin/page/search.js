@@ -1,0 +1,55 @@
+// Search over what was said.
+
+import { el, jobLink } from "/page/dom.js";
+import { DASH, duration, moment } from "/page/format.js";
+import { askJson } from "/page/net.js";
+
+const SHOWN = 300; // characters of a text
+
+function line(found) {
+  const text = found.snippet ?? found.text ?? "";
+  return el(
+    "li",
+    {},
+    el("p", {}, jobLink(found.id), ` ${moment(found.created_at)}, ${duration(found.audio_seconds)}, ${found.language ?? DASH}`),
+    el("p", { class: "said" }, text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text),
+  );
+}
+
+export class Search {
+  title = "Search";
+
+  constructor() {
+    this.cursor = null;
+    this.words = "";
+    const input = el("input", { id: "words", name: "words", type: "search", required: true, autocomplete: "off" });
+    const form = el("form", { class: "row", role: "search" }, el("label", { for: "words" }, "Words"), input, el("button", { type: "submit", class: "main" }, "Search"));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.words = input.value;
+      this.cursor = null;
+      this.list.replaceChildren();
+      this.load();
+    });
+    this.list = el("ul", { class: "examples" });
+    this.said = el("p", { class: "quiet", role: "status" });
+    this.more = el("button", { type: "button", hidden: true, on: { click: () => this.load() } }, "More");
+    this.element = el("div", {}, el("h1", {}, "Search"), form, this.said, this.list, el("p", { class: "buttons" }, this.more));
+  }
+
+  update() {}
+
+  async load() {
+    this.said.textContent = "Searching…";
+    const cursor = this.cursor ? `&cursor=${encodeURIComponent(this.cursor)}` : "";
+    try {
+      const found = await askJson("GET", `/v1/transcripts?query=${encodeURIComponent(this.words)}${cursor}`);
+      this.list.append(...found.data.map(line));
+      this.cursor = found.next_cursor ?? found.next ?? null;
+      this.more.hidden = !this.cursor;
+      this.said.textContent = this.list.childElementCount ? `${this.list.childElementCount} found${this.cursor ? ", and there are more" : ""}.` : "Nothing was found.";
+    } catch (error) {
+      this.said.textContent = error.message;
+    }
+  }
+}
