@@ -72,7 +72,22 @@ start\tend\ttext
 """
 
 
-@pytest.mark.parametrize(("name", "expected"), [("txt", TXT), ("srt", SRT), ("vtt", VTT), ("tsv", TSV)])
+MD = """\
+---
+language: "en"
+duration: 360001.5
+model: "demo"
+---
+
+**00:00.000** Hello there.
+
+**01:01.500** a --\\> b\tc
+
+**01:01:01.250** Xin chào  bạn
+"""
+
+
+@pytest.mark.parametrize(("name", "expected"), [("txt", TXT), ("srt", SRT), ("vtt", VTT), ("tsv", TSV), ("md", MD)])
 def test_known_outputs(name: str, expected: str) -> None:
     assert FORMATS[name](DOCUMENT) == expected
 
@@ -82,6 +97,14 @@ def test_known_outputs(name: str, expected: str) -> None:
 )
 def test_nothing_said(name: str, expected: str) -> None:
     assert FORMATS[name](EMPTY) == expected
+
+
+def test_markdown_is_text_whatever_was_said() -> None:
+    hostile = Document((segment(0.0, 1.0, "<script>*a*_b_`c`[d](javascript:e)\\|~&lt;"),), None, 1.0, 'a"\n---\nb: c')
+    assert FORMATS["md"](hostile) == (
+        '---\nlanguage: null\nduration: 1.0\nmodel: "a\\"\\n---\\nb: c"\n---\n\n'
+        "**00:00.000** \\<script\\>\\*a\\*\\_b\\_\\`c\\`\\[d\\](javascript:e)\\\\\\|\\~\\&lt;\n"
+    )
 
 
 def test_json_says_everything() -> None:
@@ -133,6 +156,13 @@ CALL = Document((segment(0.0, 2.0, " Hello?", channel=0), segment(1.5, 3.0, " Ye
         (
             "vtt",
             "WEBVTT\n\n00:00.000 --> 00:02.000\n<v Channel 0>Hello?\n\n00:01.500 --> 00:03.000\n<v Channel 1>Yes.\n\n",
+        ),
+        (
+            "md",
+            (
+                '---\nlanguage: "en"\nduration: 3.0\nmodel: "demo"\n---\n\n'
+                "**00:00.000 channel 0** Hello?\n\n**00:01.500 channel 1** Yes.\n"
+            ),
         ),
         ("tsv", "start\tend\ttext\tchannel\n0\t2000\tHello?\t0\n1500\t3000\tYes.\t1\n"),
     ],

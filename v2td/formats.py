@@ -1,4 +1,4 @@
-"""A transcript as a file: txt, json, srt, vtt, tsv, as openai-whisper writes them. Pure.
+"""A transcript as a file: txt, json, srt, vtt, tsv, as openai-whisper writes them, and md. Pure.
 
 Where the channels were transcribed by themselves, all but txt say which one spoke.
 """
@@ -6,12 +6,16 @@ Where the channels were transcribed by themselves, all but txt say which one spo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from v2td.jobs import Segment, Word
+
+_MARKUP = re.compile(r"[\\`*_\[\]<>&|~]")  # what Markdown would read as something else than text
+_ESCAPED = r"\\\g<0>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +46,14 @@ def _json(document: Document) -> str:
 
 def _srt(document: Document) -> str:
     return "".join(
-        f"{number}\n{_clock(segment.start, ',')} --> {_clock(segment.end, ',')}\n{_named(segment)}{_cue(segment)}\n\n"
+        f"{number}\n{clock(segment.start, ',')} --> {clock(segment.end, ',')}\n{_named(segment)}{_cue(segment)}\n\n"
         for number, segment in enumerate(document.segments, start=1)
     )
 
 
 def _vtt(document: Document) -> str:
     cues = (
-        f"{_short_clock(segment.start)} --> {_short_clock(segment.end)}\n{_voice(segment)}{_cue(segment)}\n\n"
+        f"{short_clock(segment.start)} --> {short_clock(segment.end)}\n{_voice(segment)}{_cue(segment)}\n\n"
         for segment in document.segments
     )
     return "WEBVTT\n\n" + "".join(cues)
@@ -65,8 +69,19 @@ def _tsv(document: Document) -> str:
     return "start\tend\ttext" + ("\tchannel\n" if split else "\n") + "".join(rows)
 
 
+def _md(document: Document) -> str:
+    """Markdown: what is known at its head, in YAML (of which JSON is a part), then a paragraph for each segment."""
+    head = {"language": document.language, "duration": document.duration_seconds, "model": document.model}
+    front = "".join(f"{name}: {json.dumps(value)}\n" for name, value in head.items())
+    paragraphs = (
+        f"\n**{short_clock(segment.start)}{_speaker(segment)}** {_MARKUP.sub(_ESCAPED, _line(segment))}\n"
+        for segment in document.segments
+    )
+    return f"---\n{front}---\n" + "".join(paragraphs)
+
+
 FORMATS: Mapping[str, Callable[[Document], str]] = MappingProxyType(
-    {"txt": _txt, "json": _json, "srt": _srt, "vtt": _vtt, "tsv": _tsv}
+    {"txt": _txt, "json": _json, "srt": _srt, "vtt": _vtt, "tsv": _tsv, "md": _md}
 )
 
 
@@ -93,18 +108,24 @@ def _voice(segment: Segment) -> str:
     return "" if segment.channel is None else f"<v Channel {segment.channel}>"
 
 
+def _speaker(segment: Segment) -> str:
+    return "" if segment.channel is None else f" channel {segment.channel}"
+
+
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _clock(seconds: float, mark: str) -> str:
+def clock(seconds: float, mark: str) -> str:
+    """Return a time as hours, minutes, seconds and milliseconds, which come behind `mark`."""
     minutes, milliseconds = divmod(_milliseconds(seconds), 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
 
 
-def _short_clock(seconds: float) -> str:
-    return _clock(seconds, ".").removeprefix("00:")
+def short_clock(seconds: float) -> str:
+    """Return a time as WebVTT has it: without hours in the first."""
+    return clock(seconds, ".").removeprefix("00:")
 
 
 def _segment(index: int, segment: Segment) -> dict[str, Any]:

@@ -46,11 +46,11 @@ async def test_several_files_in_their_order_and_each_failure_told(v2td: Run, dam
 
 async def test_every_format_in_a_folder(v2td: Run, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
-    arguments = ("--output-dir", folder, "--format", "txt,json", "--format", "srt,vtt,tsv", "--word-timestamps")
+    arguments = ("--output-dir", folder, "--format", "txt,json", "--format", "srt,vtt,tsv,md", "--word-timestamps")
     answer = await v2td(*DEMO, ENGLISH.path, LONG.path, *arguments)
     assert (answer.code, answer.stdout, answer.stderr) == (0, "", "")
     assert {file.name for file in folder.iterdir()} == {
-        f"{stem}.{suffix}" for stem in ("en-01", "en-long") for suffix in ("txt", "json", "srt", "vtt", "tsv")
+        f"{stem}.{suffix}" for stem in ("en-01", "en-long") for suffix in ("txt", "json", "srt", "vtt", "tsv", "md")
     }
     assert jiwer.wer(LONG.text, (folder / "en-long.txt").read_text().replace("\n", " ")) < 0.12
     transcript = json.loads((folder / "en-01.json").read_text())
@@ -96,7 +96,7 @@ async def test_a_model_that_does_not_load(v2td: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--format", "doc"), "'doc' is none of txt, json, srt, vtt, tsv"),
+        (("--format", "doc"), "'doc' is none of txt, json, srt, vtt, tsv, md"),
         (("--format", "txt,srt"), "several formats need --output-dir"),
         ((VIETNAMESE.path, "--format", "srt"), "several files as srt need --output-dir"),
         ((ENGLISH.path, "--output-dir", "x"), "more than one file would become en-01.txt"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from v2td.errors import JobError
     from v2td.formats import Document
 
-KNOWN_FORMATS = ("txt", "json", "srt", "vtt", "tsv")
+KNOWN_FORMATS = ("txt", "json", "srt", "vtt", "tsv", "md")
 
 
 def transcribe(

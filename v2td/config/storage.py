@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from v2td.config.values import AbsolutePath, Count, Seconds, Section, Text
 
-Format = Literal["txt", "json", "srt", "vtt", "tsv"]
+Format = Literal["txt", "json", "srt", "vtt", "tsv", "md"]
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", examples=["v2t-transcriptions"])]
 KEY_FIELDS = frozenset(
     {"id", "job_id", "stem", "path", "bucket", "topic", "partition", "offset", "tenant", "language", "date"}

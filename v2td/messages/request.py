@@ -103,7 +103,7 @@ class Output(Part):
 
     bucket: Name = Field(description="Bucket of the configured object store.")
     key: Key = Field(description="Key without the format's suffix.")
-    formats: Annotated[list[Format], Field(min_length=1, max_length=5)] = Field(description="Files to write.")
+    formats: Annotated[list[Format], Field(min_length=1, max_length=6)] = Field(description="Files to write.")
 
 
 class Request(Part):

@@ -28,6 +28,7 @@ CONTENT_TYPES: Mapping[str, str] = MappingProxyType(
         "srt": "application/x-subrip; charset=utf-8",
         "vtt": "text/vtt; charset=utf-8",
         "tsv": "text/tab-separated-values; charset=utf-8",
+        "md": "text/markdown; charset=utf-8",
     }
 )
 LONG = 500  # segments; longer transcripts are rendered in a thread
