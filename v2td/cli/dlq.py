@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from v2td.config import Settings
-    from v2td.ops.dead_letters import Replayed
+    from v2td.dead_letters import Replayed
     from v2td.store import StoredFailure
     from v2td.store.ledger import FailedRecord, Selection
 
@@ -225,7 +225,7 @@ async def _drop(settings: Settings, chosen: list[StoredFailure]) -> set[UUID]:
 
 
 async def _replay(settings: Settings, ids: list[UUID], *, again: bool, dry_run: bool, json: bool) -> list[Replayed]:
-    from v2td.ops.dead_letters import open_replayer
+    from v2td.dead_letters import open_replayer
 
     done = []
     with counting_bar() as progress:

@@ -8,12 +8,14 @@ from v2td.intake.consumer import Intake
 from v2td.intake.dead_letters import DeadLetters
 from v2td.intake.refusals import explained
 from v2td.intake.results_topic import Result, ResultsTopic
+from v2td.intake.sender import acknowledged_time
 
 __all__ = [
     "DeadLetters",
     "Intake",
     "Result",
     "ResultsTopic",
+    "acknowledged_time",
     "admin_client",
     "client_options",
     "cluster_id",

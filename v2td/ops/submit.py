@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer
 from v2td.config import FetchSettings, S3Settings, Settings
 from v2td.errors import ErrorClass, JobError, ServiceError
 from v2td.fetch import ObjectStore
-from v2td.intake import admin_client, client_options, explained
+from v2td.intake import acknowledged_time, admin_client, client_options, explained
 from v2td.jobs import Coordinates
 from v2td.messages import without_secrets
 from v2td.ops import request
@@ -29,7 +29,6 @@ FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
 PAUSE_FACTOR = 1.5
 SCHEMES = ("http", "https", "s3", "file")
-DAY_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,11 @@ class Submitter:
                 job.job_id,
                 without_secrets(job.audio_url),
                 Coordinates(
-                    self._cluster, self._topic, record.partition, record.offset, _timestamp(record.timestamp, now)
+                    self._cluster,
+                    self._topic,
+                    record.partition,
+                    record.offset,
+                    acknowledged_time(record.timestamp, now),
                 ),
             )
             for job, record in zip(jobs, records, strict=True)
@@ -151,14 +154,6 @@ async def open_submitter(topic: str, settings: Settings) -> AsyncIterator[Submit
             yield Submitter(producer, cluster, topic)
         finally:
             await producer.stop()
-
-
-def _timestamp(acknowledged: int, sent: int) -> int:
-    """Return the record's time (ms), which is part of its id: the broker's own where the topic is set to that.
-
-    The mock broker of `v2td demo` acknowledges a time of 1970, which it does not store.
-    """
-    return acknowledged if abs(acknowledged - sent) < DAY_MS else sent
 
 
 async def _cluster_with(topic: str, settings: Settings) -> str:

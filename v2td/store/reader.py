@@ -113,10 +113,14 @@ AND ($5::timestamptz IS NULL OR record_timestamp = $5)
 """
 _SEGMENTS = f"""
 SELECT {_columns(StoredSegment, "s.")} FROM transcript_segments s
-JOIN (SELECT id, revision, created_at FROM transcriptions WHERE id = $1 ORDER BY revision DESC LIMIT 1) t
+JOIN (
+    SELECT id, revision, created_at FROM transcriptions
+    WHERE id = $1 AND ($2::integer IS NULL OR revision = $2) ORDER BY revision DESC LIMIT 1
+) t
 ON s.transcription_id = t.id AND s.revision = t.revision AND s.created_at = t.created_at
 ORDER BY s.segment_index
 """  # noqa: S608 (our own column names)
+_REVISION = f"SELECT {_columns(StoredTranscription)} FROM transcriptions WHERE id = $1 AND revision = $2"  # noqa: S608
 
 
 def _next_durable(table: str, row_id: str) -> str:
@@ -171,10 +175,17 @@ class Reader:
         timestamp = None if timestamp_ms is None else record_time(timestamp_ms)
         return await self._outcomes(_AT, cluster_id, topic, partition, offset, timestamp)
 
-    async def segments(self, transcription_id: UUID) -> tuple[StoredSegment, ...]:
-        """Return the segments of the newest revision, in order."""
+    async def revision(self, transcription_id: UUID, revision: int) -> StoredTranscription | None:
+        """Return a certain revision; None when there is no such."""
+        async with self._database.read("look up a transcript") as connection:
+            row = await connection.fetchrow(_REVISION, transcription_id, revision)
+        return None if row is None else StoredTranscription(**row)
+
+    async def segments(self, transcription_id: UUID, revision: int | None = None) -> tuple[StoredSegment, ...]:
+        """Return the segments of a revision, None: the newest one, in order."""
         async with self._database.read("look up segments") as connection:
-            return tuple(StoredSegment(**row) for row in await connection.fetch(_SEGMENTS, transcription_id))
+            rows = await connection.fetch(_SEGMENTS, transcription_id, revision)
+        return tuple(StoredSegment(**row) for row in rows)
 
     async def _outcomes(self, condition: str, *arguments: object) -> tuple[StoredOutcome, ...]:
         async with self._database.read("look up a job") as connection:

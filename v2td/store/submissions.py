@@ -70,7 +70,8 @@ _COLUMNS = ", ".join(field.name for field in fields(Submission))
 # In one order of keys, so that two instances with the same ones do not wait for each other crosswise.
 _RESERVE = """
 INSERT INTO submissions (idempotency_key, request_sha256, job_id, audio_url, topic)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS ours (key, sha, job_id, url, topic) ORDER BY key
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+AS ours (key, sha256, job_id, audio_url, topic) ORDER BY key
 ON CONFLICT DO NOTHING RETURNING idempotency_key
 """
 _KNOWN = f"SELECT {_COLUMNS} FROM submissions WHERE idempotency_key = ANY($1::text[])"  # noqa: S608 (our own names)

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from tests.conftest import MakeTopic
 from tests.services.state import Services
 from v2td.config import DatabaseSettings, KafkaSettings, Settings
+from v2td.dead_letters import Replayed, Result, letter_id, open_replayer, without_ours
 from v2td.errors import ErrorClass, ServiceError
 from v2td.intake import DeadLetters, admin_client, cluster_id
 from v2td.jobs import Coordinates, Failure, SourceRecord
-from v2td.ops.dead_letters import Replayed, Result, letter_id, open_replayer, without_ours
 from v2td.store import Database, Writer, find_replay, ledger, open_database, upgrade
 
 VALUE = b'{"audio_url": "https://example.com/a.wav"}'

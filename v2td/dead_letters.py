@@ -51,15 +51,18 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_replayer(settings: Settings, *, again: bool, dry_run: bool) -> AsyncIterator[Replayer]:
-    """Connect to Kafka and Postgres; what either refuses, also inside the block, is a ServiceError.
+async def open_replayer(
+    settings: Settings, *, again: bool, dry_run: bool, database: Database | None = None
+) -> AsyncIterator[Replayer]:
+    """Connect to Kafka, and to Postgres unless it is open; what either refuses in the block too is a ServiceError.
 
     With `again` those that were asked for before are sent once more, which is done once all the same; with
     `dry_run` nothing is written or sent, but the dead letters are looked through.
     """
     kafka = settings.kafka
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(settings.database, "v2td dlq"))
+        if database is None:
+            database = await stack.enter_async_context(open_database(settings.database, "v2td dlq"))
         stack.enter_context(explained(kafka, "replay failures", quiet=True))
         async with admin_client(kafka) as admin:
             description = await admin.describe_cluster()
