@@ -59,6 +59,7 @@ TESTS = (
     _program("sox", "makes and bends the tests' recordings", "sox"),
     _program("ffmpeg", "encodes the tests' recordings", "ffmpeg"),
     _program("systemd-analyze", "judges the unit", "systemd"),
+    _program("tmux", "is the terminal of `v2td top`", "tmux"),
     _program("redis-server", "holds the results of the tests' caches", "redis-server"),
     _program("promtool", "tests docs/prometheus, with the prometheus of the same package", "prometheus"),
     Prerequisite("nginx", "stands before the tests' S3 servers", lambda: nginx.find_program() is not None, "nginx"),
