@@ -12,14 +12,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from v2td import __version__, admin, duties, failpoints, store, systemd
+from v2td import __version__, admin, duties, failpoints, store, systemd, tracing
 from v2td.attempt import Hearers
+from v2td.board import Board
 from v2td.commands import Commands
 from v2td.config import LoadedConfig, Settings
 from v2td.delivery import Delivery
 from v2td.engine import Engine, Plan, plan_slots, verified_model
 from v2td.errors import ServiceError, first_of
 from v2td.fetch import Downloader
+from v2td.inspection import Inspection
 from v2td.intake import DeadLetters, Intake, ResultsTopic
 from v2td.limit import max_prepared
 from v2td.local import Local
@@ -32,6 +34,8 @@ from v2td.providers import Providers
 from v2td.replays import Replays
 from v2td.results import ResultCache
 from v2td.speech import Decoders, decoder_count
+from v2td.watch import Watch
+from v2td.webhooks import Webhooks
 
 log = get_logger(__name__)
 
@@ -50,10 +54,13 @@ class Daemon:
     providers: Providers
     writer: store.Writer
     journals: Journals
+    webhooks: Webhooks
     commands: Commands
     pipeline: Pipeline
     on_demand: OnDemand | None  # None: not served
     intake: Intake
+    watch: Watch
+    inspection: Inspection
     began: float  # time.monotonic()
 
     def not_alive(self) -> str | None:
@@ -146,6 +153,8 @@ def _tables(daemon: Daemon) -> list[admin.Table]:
     tables: list[admin.Table] = []
     if daemon.on_demand is not None:
         tables.append(admin.OpenAIApi(daemon.on_demand, daemon.not_ready, daemon.settings.api, daemon.settings.admin))
+    if daemon.settings.admin.page:
+        tables.append(admin.PageApi(daemon.watch, daemon.inspection, daemon.settings.admin))
     return tables
 
 
@@ -158,6 +167,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
     await _schema_is_there(settings)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+        tracer = await enter(tracing.opened(settings.tracing, settings.kafka))  # first, to hear of the last commit
         database = await enter(store.open_database(settings.database))
         async with database.acquire() as connection:
             await store.ensure_partitions(connection, settings.database.partitions_ahead)
@@ -174,12 +184,14 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
         dead_letters = await enter(DeadLetters(settings.kafka))
         results_topic = await enter(ResultsTopic(settings.kafka))
         writer = store.Writer(database, settings.database, dead_letters.send)
-        delivery = Delivery(dead_letters, writer, results_topic, database)
+        webhooks = await enter(Webhooks(settings, database))
+        delivery = Delivery(dead_letters, writer, results_topic, database, webhooks)
         hearers = Hearers(downloader, decoders, local, providers, results, journals)
         commands = Commands(database, settings)
         await commands.read()  # before anything is polled: the intake may be paused
         rooms = Rooms(hearers, outputs, delivery, journals, Replays(database, settings), commands)
-        pipeline = Pipeline(rooms, settings, max_prepared(settings, len(layout.slots)))
+        board = Board([] if tracer is None else [tracer])
+        pipeline = Pipeline(rooms, settings, max_prepared(settings, len(layout.slots)), board)
         on_demand = OnDemand(pipeline.attempts, downloader, settings) if settings.api.openai else None
         intake = await enter(
             Intake(
@@ -201,10 +213,13 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
             providers=providers,
             writer=writer,
             journals=journals,
+            webhooks=webhooks,
             commands=commands,
             pipeline=pipeline,
             on_demand=on_demand,
             intake=intake,
+            watch=Watch(pipeline.board, settings),
+            inspection=Inspection(pipeline.board, database, downloader),
             began=time.monotonic(),
         )
 
@@ -230,9 +245,11 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
             group.create_task(daemon.journals.run()),
             group.create_task(daemon.commands.run()),
             group.create_task(daemon.providers.run()),
+            group.create_task(daemon.webhooks.run()),
+            group.create_task(daemon.watch.run(daemon.status)),
             group.create_task(duties.measure_loop_lag()),
             group.create_task(duties.feed_watchdog(daemon.not_alive)),
-            group.create_task(duties.keep_tables(daemon.database, daemon.settings.database)),
+            group.create_task(duties.keep_tables(daemon.database, daemon.settings)),
             group.create_task(
                 duties.report_instance(daemon.database, daemon.settings.kafka, len(daemon.plan.slots), daemon.intake)
             ),

@@ -6,31 +6,32 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import replace
 from random import Random
-from typing import Any
 from uuid import UUID
 
-from v2td import failpoints, metrics, store
+from v2td import announcements, failpoints, metrics, store
 from v2td.errors import ServiceError
 from v2td.intake import DeadLetters, Result, ResultsTopic
 from v2td.jobs import Failure, Outcome, SourceRecord, Transcript
 from v2td.logs import get_logger
 from v2td.messages.headers import redo_of
 from v2td.retry import Backoff
-from v2td.stages import Stage, Trail
-from v2td.store import StoredFailure, StoredTranscription
-from v2td.store.rows import REQUESTED, FailureRow, TranscriptionRow, coordinates_of, failure_row, transcription_row
+from v2td.stages import Stage, Trail, exemplar_of
+from v2td.store import StoredTranscription
+from v2td.store.rows import REQUESTED, coordinates_of, replay_of
+from v2td.webhooks import Ending, Webhooks
 
 log = get_logger(__name__)
 
 WINDOW_SECONDS = 30.0  # the least that a model hears, and takes the time for
 
 _WRITE = Stage("write")
-_TRANSCRIBED = metrics.JOBS_FINISHED.labels("transcribed")
+# There from the start, with 0: rates of what begins with 1 do not see the first.
+_TRANSCRIBED, _FAILED = map(metrics.JOBS_FINISHED.labels, ("transcribed", "failed"))
 BACKOFF = Backoff(initial=0.5, maximum=20)
 
 
 class Delivery:
-    """Delivers outcomes. `results` is None where nobody is told of them, and `database` then is not asked."""
+    """Delivers outcomes. `results` and `webhooks` are None where nobody is told so; `database` is then not asked."""
 
     def __init__(
         self,
@@ -38,10 +39,12 @@ class Delivery:
         writer: store.Writer,
         results: ResultsTopic | None = None,
         database: store.Database | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._dead_letters = dead_letters
         self._writer = writer
         self._results = results if results is not None and results.wanted else None
+        self._webhooks = webhooks if webhooks is not None and webhooks.wanted else None
         self._database = database
         self._random = Random()  # noqa: S311 (jitter)
 
@@ -52,8 +55,9 @@ class Delivery:
         told that is not there. Raises ServiceError.
         """
         await failpoints.reach("pipeline.heard")
+        trace = trail.trace if trail else None
         if isinstance(outcome, Failure):
-            outcome = await self._sent(outcome)
+            outcome = await self._sent(replace(outcome, trace=trace.told) if trace and trace.sampled else outcome)
             await failpoints.reach("pipeline.letter_sent")
         with _WRITE.under_way(trail):
             durable, new = await self._writer.write(outcome)
@@ -62,27 +66,32 @@ class Delivery:
             metrics.JOBS_DELAYED.inc()
             log.warning("will be tried again later", error_class=durable.error_class, reason=durable.reason)
         elif isinstance(durable, Failure):
-            metrics.JOBS_FINISHED.labels("failed").inc()
+            _FAILED.inc()
             metrics.JOBS_FAILED.labels(durable.error_class).inc()
             log.warning("failed", error_class=durable.error_class, reason=durable.reason, attempts=durable.attempts)
         else:
-            _publish(durable)
-        if self._results is not None and not (isinstance(durable, Failure) and durable.retried_later):
-            await self._tell(self._results, durable, new=new)
+            _publish(durable, exemplar_of(trail))
+        told = self._results is not None or self._webhooks is not None
+        if told and not (isinstance(durable, Failure) and durable.retried_later):
+            await self._tell(durable, trace.traceparent if trace else None, new=new)
             await failpoints.reach("pipeline.told")
         return durable
 
-    async def _tell(self, results: ResultsTopic, outcome: Outcome, *, new: bool) -> None:
+    async def _tell(self, outcome: Outcome, traceparent: str | None, *, new: bool) -> None:
         """Tell the outcome; where the job had another one already, which another instance wrote, tell that."""
-        record, redo = (
-            (outcome.record, outcome.redo) if isinstance(outcome, Failure) else (outcome.job.record, outcome.job.redo)
-        )
-        if new:
-            await results.tell(_result_of(outcome), record.key)
-            return
+        asked = outcome if isinstance(outcome, Failure) else outcome.job
         row_id = coordinates_of(outcome).row_id()
-        for each in await self._results_of([row_id], None if redo is None else (row_id, redo.revision)):
-            await results.tell(each, record.key)
+        if new:
+            results = [announcements.result_of(outcome)]
+        else:
+            results = await self._results_of([row_id], (row_id, asked.redo.revision) if asked.redo else None)
+        if self._webhooks is not None:
+            replay = replay_of(outcome)
+            record = replay.record.row_id() if replay else row_id
+            await self._webhooks.note([Ending(each, record, asked.webhook_url, asked.metadata) for each in results])
+        if self._results is not None:
+            for result in results:
+                await self._results.tell(result, asked.record.key, traceparent)
 
     async def tell_again(self, ids: Collection[UUID], record: SourceRecord) -> None:
         """Tell the outcomes that a record had before it came again: it may be for that that it was not resolved.
@@ -90,10 +99,21 @@ class Delivery:
         `ids` are those of its jobs; that of the record itself stands for what it replayed, or had done again. Waits
         for Postgres.
         """
-        if self._results is None or not ids:
+        if (self._results is None and self._webhooks is None) or not ids:
             return
-        for result in await self._results_of(ids, redo_of(record.headers)):
-            await self._results.tell(result, record.key)
+        results = await self._results_of(ids, redo_of(record.headers))
+        if self._webhooks is not None:
+            asked = self._webhooks.asked_by(record)
+            await self._webhooks.note(
+                [
+                    # A record that replays a job, or has it done again, is itself the only one of the ids.
+                    Ending(each, each.id if each.id in ids else min(ids), *asked.get(each.record_index, (None, {})))
+                    for each in results
+                ]
+            )
+        if self._results is not None:
+            for result in results:
+                await self._results.tell(result, record.key)
 
     async def _results_of(self, ids: Collection[UUID], redo: tuple[UUID, int] | None) -> list[Result]:
         """Return what is told of the newest rows; where a revision was asked for, of that one."""
@@ -111,11 +131,11 @@ class Delivery:
             told = []
             for row in rows:
                 if redo is not None and again is not None and row.id == redo[0]:  # else anybody may have said so
-                    told.append(_done_again(again, redo[1]))
+                    told.append(announcements.done_again(again, redo[1]))
                 elif isinstance(row, StoredTranscription):
-                    told.append(_transcribed(row))
+                    told.append(announcements.transcribed(row))
                 elif row.replay_state != REQUESTED:
-                    told.append(_failed(row))
+                    told.append(announcements.failed(row))
             return told
 
     async def _sent(self, failure: Failure) -> Failure:
@@ -131,14 +151,14 @@ class Delivery:
         return failure
 
 
-def _publish(transcript: Transcript) -> None:
+def _publish(transcript: Transcript, exemplar: dict[str, str] | None) -> None:
     seconds = transcript.duration_seconds
     cached = transcript.timings.get("cached")
     _TRANSCRIBED.inc()
     if cached is None:  # of a text that was there already nobody is slow or fast
         size = metrics.file_size_range(transcript.audio_bytes)
         throughput = transcript.audio_bytes / metrics.MEGABYTE / seconds
-        metrics.TRANSCRIPTION_DURATION.labels(transcript.provider, size).observe(seconds)
+        metrics.TRANSCRIPTION_DURATION.labels(transcript.provider, size).observe(seconds, exemplar)
         metrics.PROVIDER_THROUGHPUT.labels(transcript.provider).set(throughput)
         metrics.AUDIO_SECONDS.inc(transcript.audio_seconds)
         metrics.REAL_TIME_RATIO.observe(_working_seconds(transcript) / max(transcript.audio_seconds, WINDOW_SECONDS))
@@ -159,57 +179,3 @@ def _working_seconds(transcript: Transcript) -> float:
     return float(
         timings.get("fetch", 0) + timings["transcribe"] if "transcribe" in timings else transcript.duration_seconds
     )
-
-
-def _result_of(outcome: Outcome) -> Result:
-    if isinstance(outcome, Failure):
-        return _failed(failure_row(outcome), outcome.redo.revision if outcome.redo else 0)
-    return _transcribed(transcription_row(outcome))
-
-
-def _transcribed(row: TranscriptionRow | StoredTranscription) -> Result:
-    return Result(
-        **_place(row),
-        revision=row.revision,
-        status="transcribed",
-        tenant=row.tenant,
-        provider=row.provider,
-        model=row.model,
-        task=row.task,
-        language=row.language,
-        audio_seconds=row.audio_seconds,
-        text=row.text,
-        outputs=tuple(row.timings.get("outputs", ())),
-        cached_from=row.cached_from,
-    )
-
-
-def _failed(row: FailureRow | StoredFailure, revision: int = 0) -> Result:
-    return Result(
-        **_place(row),
-        revision=revision,
-        status="failed",
-        error_class=row.error_class,
-        reason=row.reason,
-        attempts=row.attempts,
-    )
-
-
-def _done_again(found: StoredTranscription | store.redos.Failed, revision: int) -> Result:
-    if isinstance(found, StoredTranscription):
-        return _transcribed(found)
-    place = _place(found.transcription)
-    return Result(**place, revision=revision, status="failed", error_class=found.error_class, reason=found.reason)
-
-
-def _place(row: TranscriptionRow | FailureRow | StoredTranscription | StoredFailure) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "job_id": row.job_id,
-        "cluster": row.cluster_id,
-        "topic": row.topic,
-        "partition": row.kafka_partition,
-        "offset": row.kafka_offset,
-        "record_index": row.record_index,
-        "audio_url": row.audio_url,
-    }

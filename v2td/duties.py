@@ -12,10 +12,11 @@ from collections.abc import Callable
 import psutil
 
 from v2td import __version__, metrics, store, systemd
-from v2td.config import DatabaseSettings, KafkaSettings
+from v2td.config import KafkaSettings, Settings
 from v2td.errors import ServiceError
 from v2td.intake import Intake
 from v2td.logs import get_logger
+from v2td.store import webhooks
 
 log = get_logger(__name__)
 
@@ -59,7 +60,7 @@ async def feed_watchdog(not_alive: Callable[[], str | None]) -> None:
         await asyncio.sleep(period / 2)
 
 
-async def keep_tables(database: store.Database, settings: DatabaseSettings) -> None:
+async def keep_tables(database: store.Database, settings: Settings) -> None:
     """Make the coming months' partitions and sweep what no job will ask for any more, once a day, for ever.
 
     Trouble is tried again and does no harm meanwhile.
@@ -69,8 +70,9 @@ async def keep_tables(database: store.Database, settings: DatabaseSettings) -> N
         while True:
             try:
                 async with database.acquire() as connection:
-                    await store.ensure_partitions(connection, settings.partitions_ahead)
+                    await store.ensure_partitions(connection, settings.database.partitions_ahead)
                 await store.forget_old(database, FORGET_DAYS)
+                await webhooks.forget(database, settings.webhooks.keep_days)
                 break
             except (OSError, ServiceError) as error:
                 log.warning("tables not kept", error=str(error))
