@@ -9,7 +9,26 @@ import typer
 from typer.core import TyperGroup
 
 from v2td import __version__
-from v2td.cli import cache, check, db, demo, dlq, model, redo, route, run, schema, storage, submit, top, transcribe
+from v2td.cli import (
+    audit,
+    cache,
+    check,
+    commands,
+    db,
+    demo,
+    dlq,
+    intake,
+    model,
+    redo,
+    route,
+    run,
+    schema,
+    search,
+    storage,
+    submit,
+    top,
+    transcribe,
+)
 from v2td.errors import ServiceError, first_of
 
 
@@ -49,6 +68,12 @@ app.add_typer(storage.app, name="storage", rich_help_panel="The service")
 app.command(rich_help_panel="Jobs")(submit.submit)
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Jobs")
 app.command(rich_help_panel="Jobs")(redo.redo)
+app.command(rich_help_panel="Jobs")(commands.cancel)
+app.command(rich_help_panel="Jobs")(commands.priority)
+app.command(rich_help_panel="The service")(intake.pause)
+app.command(rich_help_panel="The service")(intake.resume)
+app.add_typer(audit.app, name="audit", rich_help_panel="The service")
+app.command(rich_help_panel="Results")(search.search)
 app.add_typer(schema.app, name="schema", rich_help_panel="Jobs")
 
 

@@ -6,12 +6,13 @@ import json as jsonlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated
+from contextlib import aclosing, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from v2td.cli import failures
+from v2td.cli.acts import audited, named
 from v2td.cli.failures import AtMost, Classes, Jobs, Since, State, States, Topics, Until
 from v2td.cli.options import Json
 from v2td.cli.settings import Config, Overrides, load
@@ -220,17 +221,27 @@ async def _drop(settings: Settings, chosen: list[StoredFailure]) -> set[UUID]:
     from v2td.store import ledger, open_database
 
     states = {failures.state(each).value for each in chosen}
-    async with open_database(settings.database, "v2td dlq") as database:
-        return await ledger.drop(database, [each.id for each in chosen], tuple(states))
+    dropped: set[UUID] = set()
+    async with (
+        audited(settings, "drop", lambda: {"dropped": len(dropped), "jobs": named(dropped)}),
+        open_database(settings.database, "v2td dlq") as database,
+    ):
+        dropped |= await ledger.drop(database, [each.id for each in chosen], tuple(states))
+    return dropped
 
 
 async def _replay(settings: Settings, ids: list[UUID], *, again: bool, dry_run: bool, json: bool) -> list[Replayed]:
     from v2td.dead_letters import open_replayer
 
-    done = []
+    done: list[Replayed] = []
+
+    def what() -> dict[str, Any]:
+        return {**Counter(each.result.value for each in done), "jobs": named(each.id for each in done)}
+
     with counting_bar() as progress:
         bar = progress.add_task("replaying", total=len(ids))
         async with (
+            nullcontext() if dry_run else audited(settings, "replay", what),
             open_replayer(settings, again=again, dry_run=dry_run) as replayer,
             aclosing(replayer.replay(ids)) as results,
         ):

@@ -7,12 +7,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from v2td.cli.acts import audited, named
 from v2td.cli.failures import TIME, moment, printable
 from v2td.cli.options import Json
 from v2td.cli.settings import Config, Overrides, load
@@ -221,9 +222,15 @@ async def _work(
 
     if not chosen:
         return
+
+    def what() -> dict[str, Any]:
+        asked = {name: value for name, value in (("model", target.model), ("provider", target.provider)) if value}
+        return {**asked, **Counter(each.result.value for each in done), "jobs": named(each.id for each in done)}
+
     with counting_bar() as progress:
         bar = progress.add_task("doing again", total=len(chosen))
         async with (
+            nullcontext() if dry_run else audited(settings, "redo", what),
             open_redoer(settings, target, again=again, dry_run=dry_run, in_flight=in_flight) as redoer,
             aclosing(redoer.redo([each.id for each in chosen])) as results,
         ):
