@@ -158,6 +158,9 @@ install -d -m 0755 "$destdir$prefix/doc"
 install -m 0644 "$source"/docs/*.md "$destdir$prefix/doc"
 install -d -m 0755 "$destdir$prefix/doc/deploy"
 install -m 0644 "$source"/docs/deploy/* "$destdir$prefix/doc/deploy"
+install -d -m 0755 "$destdir$prefix/doc/prometheus" "$destdir$prefix/doc/grafana"
+install -m 0644 "$source"/docs/prometheus/*.yml "$destdir$prefix/doc/prometheus"
+install -m 0644 "$source"/docs/grafana/*.json "$destdir$prefix/doc/grafana"
 for unit in v2td.service v2td@.service v2td.slice; do
   place "$unit" "$units"
 done

@@ -107,7 +107,7 @@ SLO = [
 WORK = [
     *_both(
         *("V2tdLagGrows", "4h", "600 records are behind, more than an hour ago."),
-        {LAG: "120+2x300"},
+        {LAG: "120+2x237 600x9"},
         {LAG: "3000-2x300"},
         labels=JOB,
     ),
