@@ -212,7 +212,7 @@ def check_logs(daemon: Daemon, rows: dict[str, Any], found: dict[str, Any]) -> N
 
 def check_exemplars(text: str, traces: set[str]) -> None:
     named: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]  # it has no types
         for sample in family.samples:
             if sample.exemplar:
                 named.setdefault(family.name, set()).add(sample.exemplar.labels["trace_id"])

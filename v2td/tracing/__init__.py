@@ -33,9 +33,11 @@ async def opened(settings: TracingSettings, kafka: KafkaSettings) -> AsyncIterat
         return
     try:
         from v2td.tracing.tracer import Tracer  # noqa: PLC0415 (an extra of the package)
+
+        tracer = Tracer(settings, kafka)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _PACKAGES:
             raise
         raise ConfigError("tracing.enabled", "true", "install what it takes: pip install 'v2td[tracing]'") from error
-    async with Tracer(settings, kafka) as tracer:
+    async with tracer:
         yield tracer

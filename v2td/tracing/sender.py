@@ -131,19 +131,21 @@ class _Answers(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.last = "no answer"
+        self.last = "it does not answer"
 
     def listen(self) -> None:
         """Hear all that OpenTelemetry says, instead of whoever did."""
         logger = logging.getLogger("opentelemetry")
         logger.handlers[:] = [self]
         logger.propagate = False
-        logger.setLevel(logging.ERROR)  # it warns of each bad header, in the words of whoever sent it
+        logger.setLevel(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the code of an answer."""
+        """Keep the code of an answer, and nothing of the warnings of headers, in the words of whoever sent them."""
+        if not record.name.startswith("opentelemetry.exporter"):
+            return
         arguments = record.args if isinstance(record.args, tuple) else ()
         codes = (
             each.name if isinstance(each, Enum) else str(each) for each in arguments if isinstance(each, Enum | int)
         )
-        self.last = next(codes, "no answer")
+        self.last = next(codes, self.last)
