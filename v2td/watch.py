@@ -78,6 +78,7 @@ class Watch:
     def __init__(self, board: Board, settings: Settings) -> None:
         self._board = board
         self._fetches = settings.fetch.concurrency
+        self._failed_before = _by_class()
         self._totals = deque([self._sums()], maxlen=int(RATE_SECONDS / SAMPLE_SECONDS) + 1)
         self._points: deque[Point] = deque(maxlen=int(HISTORY_SECONDS / SAMPLE_SECONDS))
         self._changed = asyncio.Condition()
@@ -122,16 +123,21 @@ class Watch:
             "rate_seconds": round(now.at - self._totals[0].at, 1),
             "backlog": {name: _rounded(each) for name, each in asdict(waits).items()},
             "stages": self._stages(recent, status["queued_windows"]),
-            "finished": dict(self._board.finished),
+            "transcribed": self._board.finished["transcribed"],
+            "failed": dict(self._failed()),
             "under_way": [_of_trail(each, now.at) for each in islice(self._board.under_way, SHOWN_JOBS)],
             "recent": [_of_finished(each, now.at) for each in recent[:SHOWN_JOBS]],
         }
         self.number += 1
 
     def _sums(self) -> _Totals:
-        board, jobs = self._board, self._board.finished.total()
-        failed = jobs - board.finished["transcribed"]
+        board, failed = self._board, self._failed().total()
+        jobs = board.finished["transcribed"] + failed
         return _Totals(time.monotonic(), jobs, failed, board.audio_seconds, board.busy_seconds)
+
+    def _failed(self) -> Counter[str]:
+        """Return the failures by class; of messages that never became a job, too, which the board does not know."""
+        return _by_class() - self._failed_before
 
     def _stages(self, recent: list[Finished], queued_windows: int) -> list[dict[str, Any]]:
         in_flight = Counter(each.stage for each in self._board.under_way)
@@ -161,6 +167,13 @@ def _backlog(partitions: Iterable[dict[str, Any]], recent: Iterable[Finished], r
     factor = rates.real_time_factor
     return backlog(
         sum(each["lag"] or 0 for each in partitions), mean, rates.audio_per_second, 1 / factor if factor else None
+    )
+
+
+def _by_class() -> Counter[str]:
+    (metric,) = metrics.JOBS_FAILED.collect()
+    return Counter(
+        {each.labels["error_class"]: int(each.value) for each in metric.samples if each.name.endswith("_total")}
     )
 
 

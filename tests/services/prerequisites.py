@@ -62,6 +62,7 @@ TESTS = (
     _program("tmux", "is the terminal of `v2td top`", "tmux"),
     _program("redis-server", "holds the results of the tests' caches", "redis-server"),
     _program("promtool", "tests docs/prometheus, with the prometheus of the same package", "prometheus"),
+    _program("chromium", "looks at the page", "chromium"),
     Prerequisite("nginx", "stands before the tests' S3 servers", lambda: nginx.find_program() is not None, "nginx"),
 )
 

@@ -43,8 +43,10 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** The end of a job's id, in which it differs from others of the same time. */
+export const short = (job) => `…${job.slice(-8)}`;
+
 /** A link to a job's page. */
-export function jobLink(job, text = job.slice(0, 8)) {
-  const label = text === job ? null : `Job ${job}`;
-  return el("a", { href: `#/jobs/${encodeURIComponent(job)}`, "aria-label": label }, text);
+export function jobLink(job, text = short(job)) {
+  return el("a", { href: `#/jobs/${encodeURIComponent(job)}`, title: job }, text);
 }

@@ -1,14 +1,14 @@
 // The last failures by class, with examples; a failure can be replayed.
 
 import { replay } from "/page/acts.js";
-import { el, jobLink, section } from "/page/dom.js";
+import { el, jobLink, section, short } from "/page/dom.js";
 import { moment } from "/page/format.js";
 import { askJson } from "/page/net.js";
 
 export const state = (failure) => ({ requested: "replay under way", dropped: "given up" })[failure.replay_state] ?? "failed";
 
 function example(failure) {
-  const again = el("button", { type: "button", "aria-label": `Replay job ${failure.id.slice(0, 8)}`, on: { click: () => replay(failure.id) } }, "Replay");
+  const again = el("button", { type: "button", "aria-label": `Replay job ${short(failure.id)}`, on: { click: () => replay(failure.id) } }, "Replay");
   return el(
     "li",
     {},

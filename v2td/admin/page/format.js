@@ -15,6 +15,7 @@ export function duration(seconds) {
   if (seconds === null || seconds === undefined) return DASH;
   if (seconds === 0) return "0 s";
   if (seconds < 0.1) return `${FINE.format(seconds * 1000)} ms`;
+  if (seconds < 60 && Number.isInteger(seconds)) return `${seconds} s`;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;

@@ -82,7 +82,7 @@ export class JobView {
       parts.push(section("Text", job.segments.length ? this.player.element : el("p", { class: "quiet" }, "No speech was heard.")));
     }
     if (job.state === "under_way") this.#reloadLater();
-    return parts;
+    return parts.filter((part) => part !== null);
   }
 
   #acts(job) {

@@ -1,7 +1,7 @@
 // Jobs under way, with what can be done to them, and the last ones that ended.
 
 import { cancel, setPriority } from "/page/acts.js";
-import { el, jobLink, section } from "/page/dom.js";
+import { el, jobLink, section, short } from "/page/dom.js";
 import { DASH, duration, number } from "/page/format.js";
 import { Table } from "/page/table.js";
 
@@ -9,7 +9,7 @@ const record = (row) => `${row.topic}/${row.partition}/${row.offset}`;
 const windows = (row) => (row.windows_known ? `${row.windows_heard} of ${row.windows_known}${row.windows_cut ? "" : "+"}` : DASH);
 
 function acts(row) {
-  const named = (what) => `${what} job ${row.job.slice(0, 8)}`;
+  const named = (what) => `${what} job ${short(row.job)}`;
   return el(
     "span",
     { class: "buttons" },

@@ -1,7 +1,7 @@
 // What the daemon does now and did in the last hour.
 
 import { Chart } from "/page/chart.js";
-import { el, jobLink, section, setText } from "/page/dom.js";
+import { el, jobLink, section, setText, short } from "/page/dom.js";
 import { DASH, bytes, duration, hours, number, percent } from "/page/format.js";
 import { Table } from "/page/table.js";
 
@@ -23,7 +23,7 @@ const TILES = [
   ["Cores to drain in an hour", "busy ones", (s) => number(s.backlog.cores_needed)],
 ];
 
-const batchOf = (slot) => slot.batch.map(({ job, window }) => `${job ? job.slice(0, 8) : "by HTTP"} #${window}`);
+const batchOf = (slot) => slot.batch.map(({ job, window }) => `${job ? short(job) : "by HTTP"} #${window}`);
 
 function slotTable() {
   const columns = [
@@ -83,9 +83,8 @@ function failureTable() {
   return new Table("Failures by class", columns, (row) => row.name, "None since this daemon began.");
 }
 
-const failed = (finished) =>
-  Object.entries(finished)
-    .filter(([name]) => name !== "transcribed")
+const byClass = (failed) =>
+  Object.entries(failed)
     .map(([name, count]) => ({ name, count }))
     .sort((one, other) => other.count - one.count);
 
@@ -125,7 +124,7 @@ export class Overview {
     TILES.forEach(([, , text], index) => setText(this.tiles[index].value, text(sample)));
     for (const chart of this.charts) chart.update(history);
     for (const name of ["slots", "stages", "partitions", "providers"]) this.tables[name].update(sample[name]);
-    this.tables.failures.update(failed(sample.finished));
+    this.tables.failures.update(byClass(sample.failed));
     const jobs = [...new Set(sample.slots.flatMap((slot) => slot.batch.map(({ job }) => job)).filter(Boolean))].slice(0, 8);
     if (this.busy.dataset.jobs !== jobs.join()) {
       this.busy.dataset.jobs = jobs.join();

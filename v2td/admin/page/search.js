@@ -1,19 +1,25 @@
 // Search over what was said.
 
 import { el, jobLink } from "/page/dom.js";
-import { DASH, duration, moment } from "/page/format.js";
+import { DASH, clock, duration, moment } from "/page/format.js";
 import { askJson } from "/page/net.js";
 
-const SHOWN = 300; // characters of a text
+/** A passage with what was looked for marked; `marks` count characters as Python does, not as JavaScript. */
+function passage({ start, text, marks }) {
+  const letters = [...text];
+  const parts = [];
+  let from = 0;
+  for (const [first, behind] of marks) {
+    parts.push(letters.slice(from, first).join(""), el("mark", {}, letters.slice(first, behind).join("")));
+    from = behind;
+  }
+  parts.push(letters.slice(from).join(""));
+  return el("p", { class: "said" }, el("span", { class: "quiet" }, `${clock(start)} `), parts);
+}
 
 function line(found) {
-  const text = found.snippet ?? found.text ?? "";
-  return el(
-    "li",
-    {},
-    el("p", {}, jobLink(found.id), ` ${moment(found.created_at)}, ${duration(found.audio_seconds)}, ${found.language ?? DASH}`),
-    el("p", { class: "said" }, text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text),
-  );
+  const facts = [moment(found.created_at), duration(found.audio_seconds), found.language ?? DASH].join(", ");
+  return el("li", {}, el("p", {}, jobLink(found.id), ` ${facts}`), found.passages.map(passage), found.beginning && el("p", { class: "said" }, found.beginning));
 }
 
 export class Search {
@@ -45,7 +51,7 @@ export class Search {
     try {
       const found = await askJson("GET", `/v1/transcripts?query=${encodeURIComponent(this.words)}${cursor}`);
       this.list.append(...found.data.map(line));
-      this.cursor = found.next_cursor ?? found.next ?? null;
+      this.cursor = found.next;
       this.more.hidden = !this.cursor;
       this.said.textContent = this.list.childElementCount ? `${this.list.childElementCount} found${this.cursor ? ", and there are more" : ""}.` : "Nothing was found.";
     } catch (error) {

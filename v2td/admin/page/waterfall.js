@@ -20,7 +20,7 @@ const flags = (bar) => bar.flags.join(", ") || DASH;
 
 function drawn(drawing, bars) {
   const width = drawing.clientWidth || 600;
-  const left = width < NARROW ? 110 : 150;
+  const left = width < NARROW ? 128 : 150;
   const end = Math.max(...bars.map((bar) => bar.start + bar.seconds), 1e-3);
   const height = bars.length * ROW + 24;
   drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
