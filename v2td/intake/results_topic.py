@@ -17,7 +17,7 @@ from v2td.config import KafkaSettings
 from v2td.intake.sender import Sender
 from v2td.jobs import SourceRecord
 from v2td.logs import get_logger
-from v2td.messages.headers import ROW_ID
+from v2td.messages.headers import ROW_ID, TRACEPARENT
 
 log = get_logger(__name__)
 
@@ -86,8 +86,8 @@ class ResultsTopic:
         if self._sender is not None:
             await self._sender.__aexit__(*error)
 
-    async def tell(self, result: Result, key: bytes | None) -> None:
-        """Return once the brokers have it, however long they are away.
+    async def tell(self, result: Result, key: bytes | None, traceparent: str | None = None) -> None:
+        """Return once the brokers have it, however long they are away; `traceparent` becomes a header.
 
         `key` is that of the record that asked for the job; None, which no compacted topic takes, becomes the row id.
         What is too large goes without its text, then without its key; what is refused even then, or for another
@@ -97,10 +97,11 @@ class ResultsTopic:
         if self._sender is None or self._topic is None:
             return
         row_id = str(result.id).encode()
+        headers = ((ROW_ID, row_id), *(() if traceparent is None else ((TRACEPARENT, traceparent.encode()),)))
         forms = [(row_id if key is None else key, self._text_bytes), (row_id if key is None else key, 0), (row_id, 0)]
         try:
             for each, text_bytes in forms:
-                record = SourceRecord(each, result.value(text_bytes), ((ROW_ID, row_id),))
+                record = SourceRecord(each, result.value(text_bytes), headers)
                 if await self._sender.acknowledged(self._topic, record):
                     metrics.RESULTS_TOLD.inc()
                     return
