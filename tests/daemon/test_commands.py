@@ -1,11 +1,11 @@
-"""What people ask of jobs and of the intake reaches every instance, whichever was told, and whatever breaks meanwhile."""
+"""What people ask of jobs and of the intake reaches every instance, whatever breaks meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from tests.daemon.conftest import Daemon, World
 from v2td import bundled, failpoints, store
 from v2td.config import DatabaseSettings, load
+from v2td.dead_letters import open_replayer
 from v2td.ops.submit import open_submitter, prepare
 from v2td.store.commands import Command
 
@@ -109,7 +110,7 @@ async def test_a_job_is_cancelled_wherever_it_is_and_another_hurried(
     flaky[SHORT.name] = 1_000_000
     ports = [int(url.rsplit(":", 1)[1]) for url in (never, world.web)]
     monkeypatch.setenv(failpoints.VARIABLE, "slot.batch=sleep1.5@*")
-    settings = {**ONE_SLOT, "pipeline__max_prepared": 4, "pipeline__retry_initial_seconds": 3600}
+    settings: dict[str, Any] = {**ONE_SLOT, "pipeline__max_prepared": 4, "pipeline__retry_initial_seconds": 3600}
     settings |= {"pipeline__retry_max_seconds": 3600, "pipeline__max_in_flight": 10, "fetch__allowed_ports": ports}
     async with world.daemon(**settings) as daemon:
         (fetched, retried) = await jobs.send(f"{never}/a.ogg", f"{world.web}/flaky/{SHORT.name}")
@@ -151,6 +152,52 @@ async def test_a_job_is_cancelled_wherever_it_is_and_another_hurried(
     assert await world.uncommitted() == {}
     assert await world.rows("SELECT FROM job_commands WHERE done_at IS NULL") == []
     assert not any((world.folder / "spool").iterdir())
+
+
+async def test_the_intake_of_one_or_all_pauses_until_somebody_says_otherwise(world: World, jobs: Submitting) -> None:
+    """Over a restart, and though the connections that hear of commands are cut; cancelled before they were read."""
+    await jobs.intake("pause")
+    async with world.daemon(engine__slots=1) as daemon:
+        status = await daemon.status()
+        assert status["paused"].startswith("paused by test since 2")
+        assert (status["ready"], status["not_ready_because"]) == (False, status["paused"])
+        assert "v2td_intake_stopped 1.0" in await daemon.metrics()
+        waiting = await jobs.send(*[f"{world.web}/{SHORT.name}"] * 4)
+        assert await daemon.terminate() == 0
+    async with AsyncExitStack() as stack:
+        start = stack.enter_async_context
+        one = await start(world.daemon(engine__slots=1, kafka__group_instance_id="one"))
+        two = await start(world.daemon(engine__slots=1, kafka__group_instance_id="two"))
+        assert [(await each.status())["paused"] is not None for each in (one, two)] == [True, True]
+        await jobs.cancel(*waiting[:2])
+        await world.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+            store.commands.CHANNEL,
+        )
+        await jobs.intake("resume", "one")
+
+        async def only_one_works() -> bool:
+            return [(await each.status())["paused"] is None for each in (one, two)] == [True, False]
+
+        await until(only_one_works)
+        assert logged(two, "command", command="resume") == []
+        await jobs.intake("resume")
+        await until(lambda: _ended(jobs, waiting))
+        assert await jobs.outcomes(waiting) == ["cancelled", "cancelled", "transcribed", "transcribed"]
+        settings = load(world.config()).settings
+        async with open_replayer(settings, again=False, dry_run=False) as replayer:
+            assert [each.result async for each in replayer.replay(waiting[:1])] == ["sent"]
+
+        async def heard() -> bool:
+            return await jobs.outcomes(waiting) == ["transcribed", "cancelled", "transcribed", "transcribed"]
+
+        await until(heard)
+        assert [await each.terminate() for each in (one, two)] == [0, 0]
+    (failed,) = await world.rows("SELECT reason, attempts FROM failures")
+    assert (failed["reason"], failed["attempts"]) == ("cancelled by test", 0)
+    assert await world.uncommitted() == {}
+    acts = [each.action for each in await store.audit.entries(jobs.database)]
+    assert acts == ["resume", "resume", "cancel", "cancel", "pause"]
 
 
 async def _ended(jobs: Submitting, which: list[UUID]) -> bool:
