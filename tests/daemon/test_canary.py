@@ -35,7 +35,13 @@ CLIP = next(each for each in bundled.recordings() if each.seconds < 30)
 LINK_LOCAL = "169.254.169.254"
 
 
-MORE_INSIDE = ("providers.openai.api_key", "providers.plugins.options", "s3.stores.secret_key", "cache.redis_url")
+MORE_INSIDE = (
+    "providers.openai.api_key",
+    "providers.plugins.options",
+    "s3.stores.secret_key",
+    "cache.redis_url",
+    "tracing.authorization",
+)
 PLUG = """
 from v2td.providers import Capabilities
 
@@ -101,6 +107,7 @@ class Echo:
         application = web.Application()
         application.router.add_get("/{kind}", self.answer)
         application.router.add_post("/v1/audio/transcriptions", self.refuse)
+        application.router.add_post("/v1/traces", self.refuse)
         runner = web.AppRunner(application)
         await runner.setup()
         try:
@@ -130,6 +137,10 @@ class SecretWorld(World):
             "kafka__sasl_password": self.of_settings["kafka.sasl_password"],
             "admin__token": f"file:{self.folder}/token",
             "log__level": "debug",
+            "tracing__enabled": True,
+            "tracing__protocol": "http",
+            "tracing__endpoint": f"http://127.0.0.1:{self.ports[0]}",
+            "tracing__authorization": f"Bearer {self.of_settings['tracing.authorization']}",
             "cache__results": True,
             "cache__redis_url": f"redis://:{self.of_settings['cache.redis_url']}@127.0.0.1:1/0",
         }
@@ -180,6 +191,7 @@ async def secret_world(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "providers.plugins.options",
         "s3.stores.secret_key",
         "cache.redis_url",
+        "tracing.authorization",
     )
     of_settings = {
         "database.dsn": str(urlsplit(world.database).password),
@@ -280,6 +292,9 @@ async def test_a_working_daemon_tells_no_secret(secret_world: SecretWorld) -> No
     assert "v2td_jobs_failed_total" in told["/metrics"]
     assert any(
         f"Bearer {secret_world.of_settings['providers.openai.api_key']}" in each for each in secret_world.echo.heard
+    )
+    assert any(
+        f"Bearer {secret_world.of_settings['tracing.authorization']}" in each for each in secret_world.echo.heard
     )
     # … and none was told.
     assert secret_world.leaks(told) == []
