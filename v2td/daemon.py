@@ -18,6 +18,7 @@ from v2td.board import Board
 from v2td.commands import Commands
 from v2td.config import LoadedConfig, Settings
 from v2td.delivery import Delivery
+from v2td.desk import Desk
 from v2td.engine import Engine, Plan, plan_slots, verified_model
 from v2td.errors import ServiceError, first_of
 from v2td.fetch import Downloader
@@ -58,6 +59,7 @@ class Daemon:
     commands: Commands
     pipeline: Pipeline
     on_demand: OnDemand | None  # None: not served
+    desk: Desk | None  # the same
     intake: Intake
     watch: Watch
     inspection: Inspection
@@ -153,6 +155,8 @@ def _tables(daemon: Daemon) -> list[admin.Table]:
     tables: list[admin.Table] = []
     if daemon.on_demand is not None:
         tables.append(admin.OpenAIApi(daemon.on_demand, daemon.not_ready, daemon.settings.api, daemon.settings.admin))
+    if daemon.desk is not None:
+        tables.append(admin.JobsApi(daemon.desk, daemon.settings.api, daemon.settings.admin))
     if daemon.settings.admin.page:
         tables.append(admin.PageApi(daemon.watch, daemon.inspection, daemon.settings.admin))
     return tables
@@ -205,6 +209,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
                 committed=pipeline.board.committed,
             )
         )
+        desk = Desk(settings, database, pipeline.board, intake.committed_offset)
         yield Daemon(
             settings=settings,
             plan=layout,
@@ -217,6 +222,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
             commands=commands,
             pipeline=pipeline,
             on_demand=on_demand,
+            desk=await enter(desk) if settings.api.jobs and settings.admin.token else None,
             intake=intake,
             watch=Watch(pipeline.board, settings),
             inspection=Inspection(pipeline.board, database, downloader),

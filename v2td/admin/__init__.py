@@ -4,6 +4,7 @@ In: questions over HTTP, on loopback or a Unix socket unless told otherwise. Out
 on nothing.
 """
 
+from v2td.admin.jobs_api import JobsApi
 from v2td.admin.openai import OpenAIApi
 from v2td.admin.page_api import PageApi
 from v2td.admin.pages import Unplayable
@@ -11,4 +12,15 @@ from v2td.admin.routes import Table, View
 from v2td.admin.server import serve
 from v2td.admin.transcriptions import Receiving, Transcriber, Upload
 
-__all__ = ["OpenAIApi", "PageApi", "Receiving", "Table", "Transcriber", "Unplayable", "Upload", "View", "serve"]
+__all__ = [
+    "JobsApi",
+    "OpenAIApi",
+    "PageApi",
+    "Receiving",
+    "Table",
+    "Transcriber",
+    "Unplayable",
+    "Upload",
+    "View",
+    "serve",
+]

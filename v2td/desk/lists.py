@@ -21,8 +21,6 @@ class Lists:
     async def jobs(self, wanted: JobsWanted) -> Jobs:
         """Return a page of jobs."""
         state, error_class = wanted.state, wanted.error_class
-        if state in ("queued", "running"):
-            return Jobs(data=[], next=None)
         cancelled = str(ErrorClass.CANCELLED)
         classes = None if error_class is None else [error_class]
         if state == "cancelled":

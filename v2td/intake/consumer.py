@@ -168,6 +168,10 @@ class Intake:
         """The partitions that are ours now."""
         return tuple(self._tracker.last_committed())
 
+    def committed_offset(self, topic: str, partition: int) -> int | None:
+        """Return what was last committed of a partition; None when it is not ours, or nothing was yet."""
+        return self._tracker.last_committed().get(Partition(topic, partition))
+
     def stalled(self, seconds: float) -> bool:
         """Whether our part of the poll loop hangs; waiting for Kafka is no hanging."""
         return self._accepting_since is not None and time.monotonic() - self._accepting_since > seconds
