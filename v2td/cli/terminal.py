@@ -40,6 +40,24 @@ def counting_bar() -> Progress:
     )
 
 
+def phases_bar() -> Progress:
+    """Return a bar that names what is being done and how much of it is; gone at the end, and only on a terminal."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    screen = console()
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        redirect_stdout=False,
+        disable=not screen.is_terminal,
+    )
+
+
 def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:
     """Run `work`; SIGTERM and a closed terminal end it as Ctrl-C does, so that it can clean up."""
     for number in (signal.SIGTERM, signal.SIGHUP):
