@@ -23,7 +23,7 @@ from v2td.errors import ConfigError, JobError, ServiceError, first_of
 from v2td.fetch import Downloader, ObjectStore
 from v2td.intake import admin_client, client_options, explained
 from v2td.jobs import Options
-from v2td.ops import storage
+from v2td.ops import storage, webhooks
 from v2td.ops.transcribe import Transcriber
 from v2td.providers import registry
 from v2td.providers.member import opened, trouble_of
@@ -61,6 +61,8 @@ def checkers(settings: Settings, *, offline: bool) -> dict[str, Checker]:
             chosen["bucket of transcripts"] = _output
         if settings.cache.results and settings.cache.redis_url is not None:
             chosen["redis"] = _redis
+        if settings.webhooks.url is not None:
+            chosen["webhooks"] = _webhooks
         if settings.providers.all:
             chosen["providers"] = _providers
     return chosen | {"model": _model}
@@ -235,6 +237,10 @@ async def _s3(settings: Settings) -> list[Check]:
 
 async def _redis(settings: Settings) -> list[Check]:
     return [Check("redis", True, await check_redis(settings.cache))]
+
+
+async def _webhooks(settings: Settings) -> list[Check]:
+    return [Check("webhooks", True, await webhooks.reach(settings))]
 
 
 async def _providers(settings: Settings) -> list[Check]:
