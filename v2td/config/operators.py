@@ -19,6 +19,7 @@ Event = Literal["transcribed", "failed"]
 SECRET_PREFIX = "whsec_"  # noqa: S105 (of all of them)
 SECRET_BYTES = range(24, 65)
 _POSTED_TO = re.compile(r"(?i:https?)://[A-Za-z0-9._:\[\]-]+([/?#][^\x00-\x20\x7f]*)?")
+_COLLECTOR = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?")
 
 
 def _unfit(requirement: str) -> PydanticCustomError:
@@ -88,11 +89,17 @@ class WebhookSettings(Section):
             yield "max_seconds", f"at least initial_seconds ({self.initial_seconds:g})"
 
 
+def _collector(url: str) -> str:
+    if _COLLECTOR.fullmatch(url) is None:
+        raise _unfit("http:// or https://, a host, and perhaps a port and a path")
+    return url
+
+
 class TracingSettings(Section):
     """Spans by OpenTelemetry, sent by OTLP; takes the extra `tracing`."""
 
     enabled: bool = Field(False, description="Send spans: one for each job, its stages and its windows.")
-    endpoint: Text = Field(
+    endpoint: Annotated[Text, AfterValidator(_collector)] = Field(
         "http://127.0.0.1:4317", description="Where the collector listens: 4317 for grpc, 4318 for http by custom."
     )
     protocol: Literal["grpc", "http"] = Field("grpc", description="http: protobuf over HTTP, to `endpoint`/v1/traces.")
@@ -103,3 +110,8 @@ class TracingSettings(Section):
     windows: bool = Field(True, description="A span for each window too.")
     service_name: Text = Field("v2td", description="What the spans say is their service.")
     timeout_seconds: Seconds = Field(10, description="Longest wait for the collector; what it does not take is lost.")
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Only HTTP has paths."""
+        if self.protocol == "grpc" and self.endpoint.removesuffix("/").count("/") > 2:
+            yield "endpoint", "without a path where protocol is grpc"
