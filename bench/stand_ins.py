@@ -110,7 +110,7 @@ class SleepingEngine(_Room):
 
     def status(self) -> dict[str, Any]:
         """Nothing to say."""
-        return {"slots": []}
+        return {"queued_windows": 0, "window_seconds_expected": 0.0, "slots": []}
 
     def stalled(self, _seconds: float) -> bool:
         """Sleep is no stall."""
