@@ -15,10 +15,10 @@ export function tell(text, tone) {
   setTimeout(() => toast.remove(), 8000);
 }
 
-async function act(done, method, where, body) {
+async function act(method, where, body) {
   try {
-    await askJson(method, where, { body });
-    tell(done, "good");
+    const { told } = await askJson(method, where, { body });
+    tell(`Done: ${told}.`, "good");
     return true;
   } catch (error) {
     tell(`Not done: ${error.message}`, "bad");
@@ -29,29 +29,29 @@ async function act(done, method, where, body) {
 export async function cancel(job) {
   const text = `Job ${job} ends as cancelled, wherever it is worked on. Its dead letter can be replayed.`;
   if (!(await confirmed("Cancel this job?", text, "Cancel the job", { dangerous: true }))) return false;
-  return act("The job is being cancelled.", "DELETE", path(job));
+  return act("DELETE", path(job));
 }
 
 export async function setPriority(job, present) {
   const answer = await confirmed("Change its priority?", `Job ${job}.`, "Change it", { fields: [priorityField(present)] });
   if (!answer) return false;
   const priority = Number(answer.priority);
-  return act(`Its priority becomes ${priority}.`, "PATCH", path(job), { priority });
+  return act("PATCH", path(job), { priority });
 }
 
 export async function replay(job) {
   const text = `The record of job ${job} is sent to Kafka once more. Its failure is replaced by what comes of it.`;
   if (!(await confirmed("Replay this failure?", text, "Replay it"))) return false;
-  return act("Its record was sent again.", "POST", `${path(job)}/replay`);
+  return act("POST", `${path(job)}/replay`);
 }
 
 export async function pause() {
   const text = "No instance of the group takes new records until it is resumed; what is under way ends as usual.";
   if (!(await confirmed("Pause intake?", text, "Pause intake", { dangerous: true }))) return false;
-  return act("Intake is being paused.", "POST", "/v1/intake/pause");
+  return act("POST", "/v1/intake/pause");
 }
 
 export async function resume() {
   if (!(await confirmed("Resume intake?", "All instances of the group take records again.", "Resume intake"))) return false;
-  return act("Intake is being resumed.", "POST", "/v1/intake/resume");
+  return act("POST", "/v1/intake/resume");
 }

@@ -2,6 +2,7 @@
 
 import { pause, resume } from "/page/acts.js";
 import { announce, setText } from "/page/dom.js";
+import { Audit } from "/page/audit.js";
 import { duration } from "/page/format.js";
 import { Failures } from "/page/failures.js";
 import { JobView } from "/page/job.js";
@@ -30,6 +31,7 @@ function viewOf(hash) {
   if (name === "jobs") return argument ? new JobView(argument) : new Jobs();
   if (name === "failures") return new Failures();
   if (name === "search") return new Search();
+  if (name === "audit") return new Audit();
   return name === "" ? new Overview() : null;
 }
 
