@@ -57,8 +57,8 @@ class Trail:
     """
 
     job: Job
-    began: float = field(default_factory=time.monotonic)
-    began_at: float = field(default_factory=time.time)
+    began: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 (a simulation moves the clock)
+    began_at: float = field(default_factory=lambda: time.time())  # noqa: PLW0108 (as above)
     attempt: int = 1
     stage: str | None = None
     steps: list[Step] = field(default_factory=list)
