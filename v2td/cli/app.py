@@ -17,6 +17,7 @@ from v2td.cli import (
     db,
     demo,
     dlq,
+    export,
     intake,
     model,
     redo,
@@ -28,6 +29,7 @@ from v2td.cli import (
     submit,
     top,
     transcribe,
+    webhooks,
 )
 from v2td.errors import ServiceError, first_of
 
@@ -73,7 +75,9 @@ app.command(rich_help_panel="Jobs")(commands.priority)
 app.command(rich_help_panel="The service")(intake.pause)
 app.command(rich_help_panel="The service")(intake.resume)
 app.add_typer(audit.app, name="audit", rich_help_panel="The service")
+app.command(rich_help_panel="Results")(export.export)
 app.command(rich_help_panel="Results")(search.search)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel="Jobs")
 app.add_typer(schema.app, name="schema", rich_help_panel="Jobs")
 
 
