@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.partitioner import DefaultPartitioner
 
 from v2td.config import KafkaSettings
 from v2td.intake import client_options
@@ -16,21 +15,16 @@ POLL_MS = 500
 
 
 async def find_lost(
-    settings: KafkaSettings, topic: str, key: bytes, mark: bytes, since: datetime
-) -> tuple[int, int, int] | None:
-    """Return partition, offset and time (ms) of the record with this key, and this mark in its header SUBMISSION.
+    settings: KafkaSettings, partition: tuple[str, int], mark: bytes, since: datetime
+) -> tuple[int, int] | None:
+    """Return offset and time (ms) of the record with this mark in its header SUBMISSION; None when it is not there.
 
-    None when it is not there. Reads the partition of the key from a while before `since` to its end, which may take
-    long: cancel it. Raises KafkaError.
+    Reads the partition from a while before `since` to its end, which may take long: cancel it. Raises KafkaError.
     """
     consumer = AIOKafkaConsumer(**client_options(settings))
     try:
         await consumer.start()
-        await consumer.topics()
-        numbers = sorted(consumer.partitions_for_topic(topic) or ())
-        if not numbers:
-            return None
-        tp = TopicPartition(topic, DefaultPartitioner()(key, numbers, numbers))
+        tp = TopicPartition(*partition)
         consumer.assign([tp])
         end = (await consumer.end_offsets([tp]))[tp]
         began = int((since.timestamp() - MARGIN_SECONDS) * 1000)
@@ -40,8 +34,8 @@ async def find_lost(
         consumer.seek(tp, first.offset)
         while await consumer.position(tp) < end:
             for record in (await consumer.getmany(tp, timeout_ms=POLL_MS)).get(tp, ()):
-                if (SUBMISSION, mark) in record.headers and record.key == key:
-                    return record.partition, record.offset, record.timestamp
+                if (SUBMISSION, mark) in record.headers:
+                    return record.offset, record.timestamp
         return None
     finally:
         await consumer.stop()

@@ -8,6 +8,7 @@ from typing import Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.partitioner import DefaultPartitioner
 
 from v2td.config import KafkaSettings
 from v2td.intake import acknowledged_time, client_options, cluster_id
@@ -53,6 +54,11 @@ class Producer:
             raise
         timestamp_ms = acknowledged_time(record.timestamp, now)
         return Coordinates(self.cluster_id, topic, record.partition, record.offset, timestamp_ms)
+
+    async def partition_of(self, topic: str, key: bytes) -> int:
+        """Return the partition that records with the key go to; raises KafkaError."""
+        numbers = sorted(await self._producer.partitions_for(topic))
+        return int(DefaultPartitioner()(key, numbers, numbers))
 
     async def _started(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(**client_options(self._settings), acks="all", enable_idempotence=True)

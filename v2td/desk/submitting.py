@@ -166,15 +166,16 @@ class Submitting:
 
     async def _lost(self, request: _Request, known: Submission) -> Coordinates | None:
         """Look whether whoever reserved the key sent the record before it was gone."""
-        kafka, message = self._settings.kafka, request.message
+        kafka = self._settings.kafka
         try:
             async with asyncio.timeout(FIND_SECONDS):
-                found = await find_lost(kafka, known.topic, message.key, request.mark, known.created_at)
+                partition = await self._producer.partition_of(known.topic, request.message.key)
+                found = await find_lost(kafka, (known.topic, partition), request.mark, known.created_at)
         except (TimeoutError, KafkaError) as error:
             told = "it is not known whether Kafka has it: ask again with this Idempotency-Key"
             raise DeskError(Trouble.UNAVAILABLE, told, int(CLAIM_SECONDS), request.key) from error
         log.warning("a submission that was left unfinished is taken over", found=found is not None)
-        return None if found is None else Coordinates(self._producer.cluster_id, known.topic, *found)
+        return None if found is None else Coordinates(self._producer.cluster_id, known.topic, partition, *found)
 
     async def _sent(self, request: _Request) -> Coordinates:
         """Send the record, and say so as long as that takes."""
