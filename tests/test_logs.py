@@ -1,6 +1,7 @@
 """What a process really writes to its standard error, in both forms."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -112,3 +113,26 @@ except ValueError:
 def test_a_line_that_cannot_be_written_shows_nothing_else(form: str) -> None:
     done = subprocess.run([sys.executable, "-c", BROKEN, form], capture_output=True, text=True, check=False)
     assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+def test_journald_is_told_the_priority(redirected: bool) -> None:
+    """As sd-daemon(3) has it, where journald reads our standard error itself."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, encoding="utf-8") as read:
+        status = os.fstat(writing)
+        journal = f"{status.st_dev}:{status.st_ino + redirected}"
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, "info", "auto"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=writing,
+            env={**os.environ, "JOURNAL_STREAM": journal},
+        )
+        os.close(writing)
+        lines = read.read().splitlines()
+    if redirected:
+        assert all(line.startswith("{") for line in lines)
+        return
+    told = {json.loads(line[3:])["event"]: line[:3] for line in lines}
+    assert (told["begins"], told["from a library"], told["failed"]) == ("<6>", "<4>", "<3>")

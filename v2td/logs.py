@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 CHATTY = ("aiokafka", "asyncio")  # libraries that say the same again and again
 REPEAT_SECONDS = 10.0
+PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # else debug, 7
 MAX_VALUE_LENGTH = 2000  # characters of one value in a log line; what a message says may be long
 
 
@@ -46,12 +48,11 @@ def configure(level: str = "info", form: Literal["auto", "console", "json"] = "a
     )
     logging.raiseExceptions = False  # its report of a line that cannot be written shows errors in words we leave out
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
+    handler.setFormatter(_ForJournal(formatter) if not console and _is_journal(sys.stderr) else formatter)
     repeats = _Repeats()
     handler.addFilter(lambda record: not record.name.startswith(CHATTY) or repeats.filter(record))
     root = logging.getLogger()
@@ -61,6 +62,28 @@ def configure(level: str = "info", form: Literal["auto", "console", "json"] = "a
     for noisy in ("aiokafka", "botocore", "aiobotocore", "faster_whisper", "asyncio", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)  # ten errors a second while a topic is missing
+
+
+class _ForJournal(logging.Formatter):
+    """Puts the priority before each line, as sd-daemon(3) has it: `journalctl -p warning` goes by that."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; journald takes the priority off again."""
+        priority = next((number for level, number in PRIORITIES if record.levelno >= level), 7)
+        return f"<{priority}>{self._inner.format(record)}"
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Tell whether journald reads the stream, as systemd says in the environment, which a redirection leaves."""
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 class _Repeats(logging.Filter):
