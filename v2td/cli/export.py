@@ -7,21 +7,20 @@ import json as jsonlib
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from v2td.cli.failures import moment, printable
-from v2td.cli.options import Json
+from v2td.cli.options import Formats, Json, chosen_formats
 from v2td.cli.search import Language, Since, Until
 from v2td.cli.settings import Config, Overrides, load
 from v2td.cli.terminal import counting_bar, run_until_signal
 
 if TYPE_CHECKING:
-    from v2td.config import Settings
+    from v2td.config import Format, Settings
     from v2td.ops.export import Exported, How, Wanted
 
-Format = Literal["srt", "vtt", "json", "txt", "tsv", "md"]
 STDOUT = "-"
 
 
@@ -34,9 +33,7 @@ def export(
     output_dir: Annotated[
         str, typer.Option("--output-dir", "-o", metavar="FOLDER", help="Where the files go; - is stdout, for one JOB.")
     ],
-    formats: Annotated[
-        list[Format] | None, typer.Option("--format", "-f", help="May be repeated.  [default: txt]", show_default=False)
-    ] = None,
+    formats: Formats = None,
     since: Since = None,
     until: Until = None,
     language: Language = None,
@@ -71,7 +68,7 @@ def export(
 
     if jobs and any(each is not None for each in (since, until, language, query)):
         raise typer.BadParameter("name JOBs, or say which by --since, --until, --language and --query")
-    chosen: tuple[Format, ...] = tuple(each for each in get_args(Format) if each in (formats or ("txt",)))
+    chosen = tuple(cast("list[Format]", chosen_formats(formats)))
     if output_dir == STDOUT and (len(jobs or ()) != 1 or len(chosen) != 1 or json):
         raise typer.BadParameter("stdout takes one JOB in one --format, without --json", param_hint="--output-dir")
     settings = load(config, overrides).settings

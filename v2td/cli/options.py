@@ -26,4 +26,23 @@ PreviousText = Annotated[
     bool, typer.Option("--condition-on-previous-text", help="Let each window read what the one before said.")
 ]
 WordTimestamps = Annotated[bool, typer.Option("--word-timestamps", help="Keep the times of each word.")]
+FORMATS = ("txt", "json", "srt", "vtt", "tsv", "md")  # config.Format, which is slow to import
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS)}; several with commas or repeated.  [default: txt]",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")]
+
+
+def chosen_formats(given: list[str] | None) -> list[str]:
+    """Return what --format says, each once; raises BadParameter."""
+    chosen = [name for each in given or ["txt"] for name in each.split(",") if name]
+    for name in chosen:
+        if name not in FORMATS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(FORMATS)}", param_hint="--format")
+    return list(dict.fromkeys(chosen))

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from v2td.cli.options import Channels, Language, Multilingual, PreviousText, Prompt, Task, WordTimestamps
+from v2td.cli.options import (
+    Channels,
+    Formats,
+    Language,
+    Multilingual,
+    PreviousText,
+    Prompt,
+    Task,
+    WordTimestamps,
+    chosen_formats,
+)
 from v2td.cli.settings import Config, Overrides, load
 from v2td.cli.terminal import console, run_until_signal
 
@@ -20,8 +30,6 @@ if TYPE_CHECKING:
     from v2td.errors import JobError
     from v2td.formats import Document
 
-KNOWN_FORMATS = ("txt", "json", "srt", "vtt", "tsv", "md")
-
 
 def transcribe(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recordings: whatever FFmpeg reads.")],
@@ -30,10 +38,7 @@ def transcribe(
         str | None,
         typer.Option("--model", help="A name (base, small, large-v3, turbo, demo…) or a folder.", show_default=False),
     ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option("--format", help=f"{', '.join(KNOWN_FORMATS)}; several with commas or repeated.  [default: txt]"),
-    ] = None,
+    formats: Formats = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
@@ -58,7 +63,7 @@ def transcribe(
     The text goes to stdout, or with --output-dir to files. Try: v2td transcribe --model demo FILE, for the model
     that v2td brings along (it knows a few hundred words), or `v2td model pull base` first, for a real one.
     """
-    chosen = _chosen_formats(formats or ["txt"])
+    chosen = chosen_formats(formats)
     _check_outputs(files, chosen, output_dir)
     settings = load(config, overrides, engine__model=model).settings
     fields = {
@@ -135,14 +140,6 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ServiceError(f"write {path}", str(error.strerror), "name another --output-dir") from error
-
-
-def _chosen_formats(given: list[str]) -> list[str]:
-    chosen = [name for each in given for name in each.split(",") if name]
-    for name in chosen:
-        if name not in KNOWN_FORMATS:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(KNOWN_FORMATS)}", param_hint="--format")
-    return list(dict.fromkeys(chosen))
 
 
 def _check_outputs(files: list[Path], formats: list[str], folder: Path | None) -> None:
