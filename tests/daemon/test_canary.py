@@ -41,6 +41,8 @@ MORE_INSIDE = (
     "s3.stores.secret_key",
     "cache.redis_url",
     "tracing.authorization",
+    "webhooks.secret",
+    "webhooks.old_secret",
 )
 PLUG = """
 from v2td.providers import Capabilities
@@ -67,6 +69,10 @@ class Plug:
 
 def canary() -> str:
     return f"canary-{secrets.token_hex(12)}"
+
+
+def signing_canary() -> str:
+    return f"whsec_{base64.b64encode(canary().encode()).decode()}"
 
 
 def disguises(secret: str) -> set[str]:
@@ -108,6 +114,7 @@ class Echo:
         application.router.add_get("/{kind}", self.answer)
         application.router.add_post("/v1/audio/transcriptions", self.refuse)
         application.router.add_post("/v1/traces", self.refuse)
+        application.router.add_post("/hook", self.refuse)
         runner = web.AppRunner(application)
         await runner.setup()
         try:
@@ -137,6 +144,12 @@ class SecretWorld(World):
             "kafka__sasl_password": self.of_settings["kafka.sasl_password"],
             "admin__token": f"file:{self.folder}/token",
             "log__level": "debug",
+            "webhooks__secret": self.of_settings["webhooks.secret"],
+            "webhooks__old_secret": self.of_settings["webhooks.old_secret"],
+            "webhooks__allowed_networks": ["127.0.0.0/8"],
+            "webhooks__allowed_ports": list(self.ports),
+            "webhooks__attempts": 2,
+            "webhooks__initial_seconds": 0.1,
             "tracing__enabled": True,
             "tracing__protocol": "http",
             "tracing__endpoint": f"http://127.0.0.1:{self.ports[0]}",
@@ -164,7 +177,8 @@ class SecretWorld(World):
         urls.append("s3://elsewhere/key")
         jobs = [{"audio_url": each, "id": f"job {number}"} for number, each in enumerate(urls)]
         by_others = [{"audio_url": CLIP.path.as_uri(), "provider": each} for each in ("echo", "plug")]
-        return jobs + by_others
+        hook = f"http://127.0.0.1:{self.ports[0]}/hook?token={query}"
+        return [each | {"webhook_url": hook} for each in jobs + by_others]
 
     def leaks(self, told: dict[str, str], *, of_urls: bool = True) -> list[str]:
         """Which secret is where; of messages', those of URLs are no news in copies of the record."""
@@ -199,6 +213,7 @@ async def secret_world(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "fetch.hosts.client_pem": pem.splitlines()[3],
         "kafka.ssl_client_pem": pem.splitlines()[4],
         **{key: canary() for key in fresh},
+        **{key: signing_canary() for key in ("webhooks.secret", "webhooks.old_secret")},
     }
     monkeypatch.setenv("CANARY_S3", of_settings["s3.secret_key"])
     monkeypatch.setenv("CANARY_BEARER", of_settings["fetch.hosts.bearer_token"])
@@ -269,6 +284,9 @@ async def test_a_working_daemon_tells_no_secret(secret_world: SecretWorld) -> No
     await secret_world.submit(*jobs)
     async with secret_world.daemon() as daemon:
         await secret_world.until_finished(len(jobs), 90)
+        async with asyncio.timeout(60):
+            while len(await secret_world.rows("SELECT FROM webhooks WHERE state = 'dead'")) < len(jobs):
+                await asyncio.sleep(0.1)
         told = await _endpoint(daemon, secret_world.of_settings["admin.token"])
         processes = [psutil.Process(daemon.process.pid), *psutil.Process(daemon.process.pid).children(recursive=True)]
         told["command lines"] = repr([each.cmdline() for each in processes])
@@ -276,7 +294,7 @@ async def test_a_working_daemon_tells_no_secret(secret_world: SecretWorld) -> No
     told["log"] = daemon.log.read_text()
     letters = await secret_world.dead_letter_records()
     told["dead letters' headers"] = repr([each.headers for each in letters])
-    told |= await _rows(secret_world, "- 'payload'")
+    told |= await _rows(secret_world, "- 'payload' - 'url'")  # those of webhooks are kept whole
     copies = {"dead letters": repr([each.value for each in letters])} | await _rows(secret_world, "")
 
     # All were put to use …
@@ -296,6 +314,10 @@ async def test_a_working_daemon_tells_no_secret(secret_world: SecretWorld) -> No
     assert any(
         f"Bearer {secret_world.of_settings['tracing.authorization']}" in each for each in secret_world.echo.heard
     )
+    hooks = [each for each in secret_world.echo.heard if each.startswith("/hook?")]
+    assert len(hooks) == 2 * len(jobs)
+    assert all(each.count("v1,") == 2 for each in hooks), "each key signed"
+    assert secret_world.leaks({"webhooks": "\n".join(hooks)}, of_urls=False) == []
     # … and none was told.
     assert secret_world.leaks(told) == []
     assert secret_world.leaks(copies, of_urls=False) == []
