@@ -62,7 +62,7 @@ class WebhookSettings(Section):
         None, description="The key before, with which all is signed as well while receivers change over."
     )
     events: tuple[Event, ...] = Field(("transcribed", "failed"), description="What `url` is told of.")
-    attempts: Count = Field(10, description="Tries; then the delivery is dead, and `v2td webhooks retry` sends it.")
+    attempts: Count = Field(20, description="Tries; then the delivery is dead, and `v2td webhooks retry` sends it.")
     initial_seconds: Seconds = Field(5, description="Pause before the second try, before jitter; each doubles it.")
     max_seconds: Seconds = Field(3600, description="Longest pause, also for a Retry-After.")
     timeout_seconds: Seconds = Field(15, description="Longest wait for an answer.")
