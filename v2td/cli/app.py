@@ -25,6 +25,7 @@ from v2td.cli import (
     run,
     schema,
     search,
+    show,
     storage,
     submit,
     top,
@@ -77,6 +78,7 @@ app.command(rich_help_panel="The service")(intake.resume)
 app.add_typer(audit.app, name="audit", rich_help_panel="The service")
 app.command(rich_help_panel="Results")(export.export)
 app.command(rich_help_panel="Results")(search.search)
+app.command(rich_help_panel="Results")(show.show)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel="Jobs")
 app.add_typer(schema.app, name="schema", rich_help_panel="Jobs")
 
