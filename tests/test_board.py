@@ -99,8 +99,8 @@ def test_steps_of_a_trail() -> None:
     trail = Trail(job(1))
     trail.begin(2)
     with Stage("fetch").under_way(trail):
-        assert trail.stage == "fetch"
-    assert trail.stage is None
+        during = trail.stage
+    assert (during, trail.stage) == ("fetch", None)
     Stage("queue").record(trail.began + 1, 0.5, trail)
     assert [(each.stage, each.attempt) for each in trail.steps] == [("fetch", 2), ("queue", 2)]
     assert (trail.steps[1].start, trail.steps[1].seconds) == (pytest.approx(1), 0.5)

@@ -15,9 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pydantic import SecretStr
 
 from tests.conftest import MakeTopic
-from tests.ops.test_dead_letters import sent
 from tests.services.state import Services
 from tests.store.outcomes import transcript
+from tests.test_dead_letters import sent
 from v2td.config import DatabaseSettings, KafkaSettings, Settings
 from v2td.errors import ServiceError
 from v2td.intake import cluster_id
