@@ -25,6 +25,7 @@ import psutil
 
 from v2td.answers import accept_only, without_secrets
 from v2td.errors import JobError, ServiceError
+from v2td.sampling import Ears, Sampler, Samples, SamplingError, listen
 
 T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
@@ -55,11 +56,12 @@ class ChildDied(Exception):  # noqa: N818 (an event of the child, not a fault of
         self.reason: DeathReason = reason
 
 
-def enter(cpus: Sequence[int], nice: int, parent_pid: int, confine: Callable[[], None] | None) -> None:
+def enter(cpus: Sequence[int], nice: int, parent_pid: int, confine: Callable[[], None] | None, ears: Ears) -> None:
     """Make this process a well-behaved child; runs in the child before anything else.
 
     It is killed by the kernel when the parent goes, ignores Ctrl-C (the parent decides), and runs on `cpus`
-    only (all that it may use, when empty). `confine` takes its rights away last, while it has but one thread.
+    only (all that it may use, when empty). `confine` takes its rights away while it has but one thread. The last one
+    started, with as few rights, looks at what the process does when the parent asks by `ears`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -71,6 +73,7 @@ def enter(cpus: Sequence[int], nice: int, parent_pid: int, confine: Callable[[],
         os.nice(nice)
     if confine is not None:
         confine()
+    listen(ears)
 
 
 @contextlib.contextmanager
@@ -119,6 +122,7 @@ class Child:
         self._confine = confine
         self._answers = answers
         self._executor: ProcessPoolExecutor | None = None
+        self._sampler: Sampler | None = None  # there while there is an executor
         self.pid: int | None = None  # set while the process is ready
         self.generation = 0  # grows with every restart
         self.set_up: Any = None  # what `setup` returned
@@ -136,8 +140,12 @@ class Child:
         A restart that fails or is cancelled leaves no process.
         """
         self.kill()
+        self._sampler = sampler = Sampler()
         executor = ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), initializer=enter, initargs=self._enter_args()
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=enter,
+            initargs=self._enter_args(sampler.ears),
         )
         if self._answers is not None:
             accept_only(executor, self._answers)
@@ -148,6 +156,7 @@ class Child:
             async with deadline:
                 with _no_main_module(), contextlib.nullcontext() if self._answers is None else without_secrets():
                     first = executor.submit(os.getpid)  # which starts the process
+                sampler.child_has_them()
                 pid = await self._answer(first)
                 self.set_up = await self._answer(executor.submit(self._setup, *self._args))
                 self.pid = pid
@@ -207,6 +216,12 @@ class Child:
             self.kill()
             raise ChildDied("memory") from error
 
+    async def sample(self, seconds: float, interval: float = 0.01) -> Samples:
+        """Return what the process does meanwhile, beside whatever it is called for; SamplingError without an answer."""
+        if self._sampler is None:
+            raise SamplingError("there is no process")
+        return await self._sampler.sample(seconds, interval)
+
     async def _answer(self, future: Future[T]) -> T:
         """Return the result of a call; ChildDied when its process is stopped meanwhile and stays so."""
         answer = asyncio.wrap_future(future)
@@ -234,6 +249,9 @@ class Child:
     def _kill_process(self) -> ProcessPoolExecutor | None:
         executor, self._executor = self._executor, None
         pid, self.pid = self.pid, None
+        if self._sampler is not None:
+            self._sampler.close()
+            self._sampler = None
         if executor is None:
             return None
         if pid is None:  # killed while starting: the executor alone knows the process
@@ -276,5 +294,5 @@ class Child:
         except psutil.NoSuchProcess:
             return 0, 0.0
 
-    def _enter_args(self) -> tuple[Sequence[int], int, int, Callable[[], None] | None]:
-        return self._cpus, self._nice, os.getpid(), self._confine
+    def _enter_args(self, ears: Ears) -> tuple[Sequence[int], int, int, Callable[[], None] | None, Ears]:
+        return self._cpus, self._nice, os.getpid(), self._confine, ears
