@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,19 +16,30 @@ from typing import Any
 
 from tests.services.processes import Fragile, Process, free_ports, spawn, tcp_answers, until_answers
 
-SOURCES = Path(__file__).with_name("otlp_receiver")
-VERSION = "0.150.0"  # of the collector's modules, in go.mod
-SHA256 = hashlib.sha256(b"".join(each.read_bytes() for each in sorted(SOURCES.iterdir()))).hexdigest()
+SOURCE = Path(__file__).with_name("otlp_receiver") / "main.go"
+VERSION = "v0.150.0"
+SHA256 = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
 PROGRAM = "otlp-receiver"
+
+_COLLECTOR = "go.opentelemetry.io/collector"  # its modules have versions of two kinds, released together
+_MODULES = (f"{_COLLECTOR}/receiver/otlpreceiver@{VERSION}", f"{_COLLECTOR}/component/componenttest@{VERSION}")
 
 _START_SECONDS = 20.0
 
 
 def build(folder: Path) -> None:
-    """Compiles ``folder``/otlp-receiver; a minute.  Raises subprocess.CalledProcessError when Go fails."""
-    command = ["go", "build", "-trimpath", "-mod=readonly", "-o", str(folder / PROGRAM), "."]
-    environment = {**os.environ, "GOWORK": "off"}
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, cwd=SOURCES, env=environment)
+    """Compiles ``folder``/otlp-receiver; a minute.  Raises subprocess.CalledProcessError when Go fails.
+
+    The two modules say the versions of all others; Go compares all with its public database of checksums.
+    """
+    sources = folder / "sources"
+    sources.mkdir()
+    shutil.copy(SOURCE, sources)
+    for command in (["mod", "init", "v2td/otlp-receiver"], ["get", *_MODULES], ["build", "-o", str(folder / PROGRAM)]):
+        subprocess.run(
+            ["go", *command], check=True, stdin=subprocess.DEVNULL, cwd=sources, env={**os.environ, "GOWORK": "off"}
+        )
+    shutil.rmtree(sources)
 
 
 @dataclass(frozen=True, slots=True)

