@@ -14,7 +14,9 @@ from tests.fetch.fates import FlippingResolver
 from tests.transport.certificates import make
 from tests.webhooks.conftest import MakeSettings, Receiver, receiving, status
 from v2td.config import Settings
-from v2td.errors import ServiceError
+from v2td.errors import ConfigError, ServiceError
+from v2td.ops.check import checkers, run
+from v2td.ops.webhooks import reach
 from v2td.webhooks import Answer
 from v2td.webhooks.post import judge, open_poster
 
@@ -179,3 +181,23 @@ async def test_nobody_there(make_settings: MakeSettings) -> None:
 def test_pauses_that_are_asked_for(number: int, header: str | None, asked: float | None) -> None:
     found = judge(number, header, datetime.now(UTC))
     assert (found.how, found.asked) == ("failed", asked)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.2:80/x?token=canary", "127.0.0.2: private or reserved, and not in webhooks.allowed_networks"),
+        ("http://127.0.0.1:8080/", "port 8080 is not in webhooks.allowed_ports"),
+    ],
+)
+async def test_check_says_where_the_guard_lets_nothing_through(
+    url: str, told: str, make_settings: MakeSettings
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await reach(make_settings(url=url, allowed_ports=(80,)))
+    assert told in str(caught.value)
+    assert "canary" not in str(caught.value)
+    good = make_settings(url="http://127.0.0.1/", allowed_ports=(80,))
+    assert (await reach(good)).startswith("127.0.0.1 is at 127.0.0.1; ")
+    (check,) = await run("webhooks", checkers(good, offline=False)["webhooks"], good)
+    assert check.ok
