@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import asyncpg
@@ -16,11 +18,13 @@ from pydantic import SecretStr
 
 from tests.conftest import MakeTopic
 from tests.services.state import Services
+from tests.store.outcomes import failure, transcript
 from v2td.admin import JobsApi, View, serve
 from v2td.board import Board
 from v2td.config import AdminSettings, ApiSettings, DatabaseSettings, KafkaSettings, Settings
 from v2td.desk import Desk
-from v2td.store import Database, open_database, upgrade
+from v2td.jobs import Failure, Outcome, Transcript
+from v2td.store import Database, Writer, ensure_partitions, open_database, upgrade
 
 TOKEN = "a token of more than sixteen characters"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -83,9 +87,6 @@ async def office(services: Services, topic: MakeTopic, database: str) -> AsyncIt
         yield Office(settings, opened, database)
 
 
-Served = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
-
-
 @asynccontextmanager
 async def served(desk: Desk, **admin: Any) -> AsyncIterator[aiohttp.ClientSession]:
     """Serve a desk; a client of it that shows the token."""
@@ -98,10 +99,30 @@ async def served(desk: Desk, **admin: Any) -> AsyncIterator[aiohttp.ClientSessio
         yield session
 
 
-Ask = Callable[..., Awaitable[tuple[int, Any]]]
-
-
 async def ask(session: aiohttp.ClientSession, method: str, path: str, **more: Any) -> tuple[int, Any]:
     """Status and JSON of an answer."""
     async with session.request(method, path, **more) as answer:
         return answer.status, await answer.json(content_type=None)
+
+
+async def filled(office: Office) -> tuple[list[UUID], list[UUID]]:
+    """Write five transcripts and five failures; their ids, the oldest first."""
+    outcomes: list[Outcome] = [
+        *(transcript(number) for number in range(5)),
+        *(failure(number + 10) for number in range(5)),
+    ]
+    writer = Writer(office.database, office.settings.database, _no_unwritable)
+    async with office.database.acquire() as connection:
+        await ensure_partitions(connection, 1)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(writer.run())
+        for outcome in outcomes:
+            await writer.write(outcome)
+        writer.close()
+        await running
+    ids = [(each.job if isinstance(each, Transcript) else each).coordinates.row_id() for each in outcomes]
+    return ids[:5], ids[5:]
+
+
+async def _no_unwritable(failed: Failure) -> None:
+    raise AssertionError(failed.reason)
