@@ -22,3 +22,14 @@ async def test_old_recordings_that_are_gone_do_not_stop_live_traffic() -> None:
     for offset in range(5):
         circuit.judge(failure(offset, **GONE), time.monotonic())
     assert circuit.is_open
+
+
+async def test_what_people_cancel_is_neither_a_failure_nor_a_success() -> None:
+    circuit = Circuit(PipelineSettings(breaker_jobs=5, breaker_ratio=0.5))
+    for offset in range(4):
+        circuit.judge(failure(offset, **GONE), await circuit.admit())
+    for offset in range(1000):
+        circuit.judge(failure(offset, error_class=ErrorClass.CANCELLED), await circuit.admit())
+    assert not circuit.is_open
+    circuit.judge(failure(5, **GONE), time.monotonic())
+    assert circuit.is_open, "five of five that say something"

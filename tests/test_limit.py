@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from v2td.config import EngineSettings, PipelineSettings, Settings
 from v2td.errors import ErrorClass, JobError
-from v2td.limit import LARGE_BYTES, Deadlines, PreparedLimit, PriorityLimit, max_prepared
+from v2td.limit import CURRENT, LARGE_BYTES, Deadlines, PreparedLimit, Priority, PriorityLimit, max_prepared
 
 
 async def test_the_urgent_come_first_then_the_early() -> None:
@@ -58,6 +58,31 @@ def test_cancelled_waits_take_no_place(size: int, cancelled: list[bool], yields:
         async with asyncio.timeout(1), asyncio.TaskGroup() as group:  # all places are free again
             for _ in range(size):
                 group.create_task(visit())
+
+    asyncio.run(scenario())
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=20))
+def test_who_gets_another_priority_waits_by_that(changes: list[tuple[int, int]]) -> None:
+    async def scenario() -> None:
+        limit = PriorityLimit(1)
+        order: list[int] = []
+        priorities = [Priority(5) for _ in range(5)]
+
+        async def visit(number: int) -> None:
+            CURRENT.set(priorities[number])
+            async with limit.inside(9):  # what the job had when it came
+                order.append(number)
+
+        async with limit.inside(5):
+            tasks = [asyncio.create_task(visit(number)) for number in range(5)]
+            await asyncio.sleep(0)
+            for number, value in changes:
+                if number < 5:
+                    priorities[number].change(value)
+        await asyncio.wait(tasks)
+        assert order == sorted(range(5), key=lambda number: (priorities[number].value, number))
+        assert (limit._free, limit._moved) == (1, {})
 
     asyncio.run(scenario())
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC
 from random import Random
+from typing import Self
 from uuid import UUID
 
 from v2td import metrics, store
@@ -29,22 +29,33 @@ READ_SECONDS = 30.0  # between readings of the table, where notifications get lo
 BACKOFF = Backoff(initial=0.5, maximum=20)
 
 
-class Following:
-    """A job under way, as commands reach it: its priority may change, and it may be cancelled for a while.
+class Following(Priority):
+    """A job under way, as commands reach it while the block runs: its priority may change, and it may be cancelled.
 
     Cancelling it cancels its task, once. Who catches that asks `cancelled`, which is also to be asked when the job has
     its outcome without it: from then on commands have no effect.
     """
 
-    __slots__ = ("_reason", "_settled", "_task", "job", "priority", "ranked_by")
+    __slots__ = ("_before", "_commands", "_reason", "_settled", "_task", "job", "ranked_by")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, commands: Commands) -> None:
+        self.value = job.priority
+        self._told = []
         self.job = job
-        self.priority = Priority(job.priority)
         self.ranked_by = 0  # the id of the command that set the priority
+        self._commands = commands
         self._task = asyncio.current_task()
         self._reason: str | None = None
         self._settled = False
+
+    def __enter__(self) -> Self:
+        self._commands.under_way[self.job.id] = self
+        self._before = CURRENT.set(self)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        CURRENT.reset(self._before)
+        self._commands.forget(self)
 
     def cancel(self, reason: str) -> bool:
         """Cancel the job; whether that has an effect, which it has once, and not when the job has its outcome."""
@@ -76,7 +87,7 @@ class Commands:
         self._settings = settings.database
         self._group = settings.kafka.group_id
         self._instance = store.instance_name(settings.kafka)
-        self._under_way: dict[UUID, Following] = {}
+        self.under_way: dict[UUID, Following] = {}
         self._cancels: dict[UUID, Given] = {}  # open ones, of whichever instance's jobs
         self._priorities: dict[UUID, Given] = {}
         self._word: Given | None = None  # the last pause or resume
@@ -91,20 +102,18 @@ class Commands:
             return None
         return f"paused by {self._word.actor} since {self._word.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
-    @contextmanager
-    def following(self, job: Job) -> Iterator[Following]:
+    def following(self, job: Job) -> Following:
         """Let commands reach a job, whose task this is, while the block runs."""
-        self._under_way[job.id] = following = Following(job)
-        before = CURRENT.set(following.priority)
-        try:
-            yield following
-        finally:
-            CURRENT.reset(before)
-            if self._under_way.get(job.id) is following:
-                del self._under_way[job.id]
-                if self._cancels or self._priorities:
-                    self._cancels.pop(job.id, None)  # what is still open comes with the next reading
-                    self._priorities.pop(job.id, None)
+        return Following(job, self)
+
+    def forget(self, following: Following) -> None:
+        """Let no command reach a job any more."""
+        job = following.job.id
+        if self.under_way.get(job) is following:
+            del self.under_way[job]
+        if self._cancels or self._priorities:
+            self._cancels.pop(job, None)  # what is still open comes with the next reading
+            self._priorities.pop(job, None)
 
     async def catch_up(self, following: Following) -> None:
         """Carry out what was asked of a job before it began, if it still counts: of most nothing was."""
@@ -134,7 +143,7 @@ class Commands:
                 (cancels if each.command.kind == "cancel" else priorities)[each.command.job] = each
         word = await store.commands.last_word(self._database, self._group, self._instance)
         self._cancels, self._priorities = cancels, priorities
-        for job, following in list(self._under_way.items()):
+        for job, following in list(self.under_way.items()):
             for found in (priorities.get(job), cancels.get(job)):
                 if found is not None:
                     self._do(found, following)
@@ -185,7 +194,7 @@ class Commands:
                 self._obey(given)
             return
         (self._cancels if given.command.kind == "cancel" else self._priorities)[job] = given
-        if (following := self._under_way.get(job)) is not None:
+        if (following := self.under_way.get(job)) is not None:
             self._do(given, following)
 
     def _do(self, given: Given, following: Following) -> None:
@@ -195,7 +204,7 @@ class Commands:
                 return
         elif given.id > following.ranked_by and command.priority is not None:
             following.ranked_by = given.id
-            following.priority.change(command.priority)
+            following.change(command.priority)
         else:
             return
         metrics.COMMANDS.labels(command.kind).inc()

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from heapq import heappop, heappush
@@ -50,30 +49,28 @@ class Priority:
         for tell in tuple(self._told):
             tell(value)
 
-    @contextmanager
-    def told(self, tell: Callable[[int], None]) -> Iterator[None]:
-        """Call `tell` with the priority, and with each other one that it gets inside."""
-        tell(self.value)
+    def watch(self, tell: Callable[[int], None]) -> None:
+        """Call `tell` with each other value that it gets, until `unwatch`."""
         self._told.append(tell)
-        try:
-            yield
-        finally:
-            self._told.remove(tell)
+
+    def unwatch(self, tell: Callable[[int], None]) -> None:
+        """Call it no more."""
+        self._told.remove(tell)
 
 
 CURRENT: ContextVar[Priority | None] = ContextVar("v2td_priority", default=None)
 
 
-def ranked(priority: int, tell: Callable[[int], None]) -> AbstractContextManager[None]:
+@contextmanager
+def ranked(priority: int, tell: Callable[[int], None]) -> Iterator[None]:
     """Call `tell` with the priority of the job whose task this is, and with each change inside; `priority` if none."""
-    return (CURRENT.get() or Priority(priority)).told(tell)
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    arrival: int
-    admitted: asyncio.Future[None]
-    priority: int = -1
+    current = CURRENT.get() or Priority(priority)
+    tell(current.value)
+    current.watch(tell)
+    try:
+        yield
+    finally:
+        current.unwatch(tell)
 
 
 class PriorityLimit:
@@ -82,8 +79,9 @@ class PriorityLimit:
     def __init__(self, size: int) -> None:
         self._free = size
         self._arrivals = count()
-        # Who got another priority is here once more; the entry of before is passed over.
-        self._waiting: list[tuple[int, int, _Waiting]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        # Who got another priority is in the heap once more; the entry of before is passed over.
+        self._moved: dict[asyncio.Future[None], int] = {}
 
     @asynccontextmanager
     async def inside(self, priority: int) -> AsyncIterator[None]:
@@ -99,26 +97,33 @@ class PriorityLimit:
             self._free -= 1
             return
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with ranked(priority, partial(self._queue, _Waiting(next(self._arrivals), admitted))):
-            try:
-                await admitted
-            except asyncio.CancelledError:
-                if admitted.done() and not admitted.cancelled():  # let in and cancelled at once
-                    self._leave()
-                raise
+        arrival = next(self._arrivals)
+        current = CURRENT.get() or Priority(priority)
+        heappush(self._waiting, (current.value, arrival, admitted))
+        move = partial(self._move, arrival, admitted)
+        current.watch(move)
+        try:
+            await admitted
+        except asyncio.CancelledError:
+            if admitted.done() and not admitted.cancelled():  # let in and cancelled at once
+                self._leave()
+            raise
+        finally:
+            current.unwatch(move)
+            if self._moved:
+                self._moved.pop(admitted, None)
 
-    def _queue(self, waiting: _Waiting, priority: int) -> None:
-        if priority != waiting.priority:
-            waiting.priority = priority
-            heappush(self._waiting, (priority, waiting.arrival, waiting))
+    def _move(self, arrival: int, admitted: asyncio.Future[None], priority: int) -> None:
+        self._moved[admitted] = priority
+        heappush(self._waiting, (priority, arrival, admitted))
 
     def _leave(self) -> None:
         while self._waiting:
-            priority, _arrival, waiting = heappop(self._waiting)
-            # A cancelled wait stays in the heap until its turn.
-            if priority == waiting.priority and not waiting.admitted.done():
-                waiting.admitted.set_result(None)
-                return
+            priority, _arrival, admitted = heappop(self._waiting)
+            if admitted.done() or (self._moved and self._moved.get(admitted, priority) != priority):
+                continue  # a cancelled wait stays in the heap until its turn
+            admitted.set_result(None)
+            return
         self._free += 1
 
 

@@ -133,6 +133,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.definition.owed = max(0.0, owed)
 
     @precondition(lambda self: self.definition.lines)
+    @rule(data=st.data(), priority=PRIORITIES)
+    def set_priority(self, data: st.DataObject, priority: int) -> None:
+        job = self.a_job(data)
+        self.queue.set_priority(job, priority)
+        self.definition.lines[job].priority = priority
+
+    @precondition(lambda self: self.definition.lines)
     @rule(data=st.data())
     def remove_job(self, data: st.DataObject) -> None:
         job = self.a_job(data)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from v2td.limit import CURRENT, Priority
 from v2td.providers.places import Places, by_depth, place
 
 SIZES = st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=3)
@@ -97,6 +98,27 @@ async def test_who_comes_to_a_free_place_passes_nobody() -> None:
     late = asyncio.create_task(visit("late", 0))
     await asyncio.wait({waiting, late})
     assert order == ["early", "late"]
+
+
+async def test_who_gets_another_priority_waits_by_that() -> None:
+    one, two = Places("test-one", 1), Places("test-two", 1)
+    order: list[str] = []
+    priorities = {name: Priority(5) for name in ("a", "b", "c", "d")}
+
+    async def visit(name: str) -> None:
+        CURRENT.set(priorities[name])
+        async with place([one, two], 5, first):
+            order.append(name)
+
+    async with place([one], 5, first), place([two], 5, first):
+        waiting = [asyncio.create_task(visit(name)) for name in priorities]
+        await asyncio.sleep(0)
+        for name, changes in (("a", (9,)), ("b", (0, 5)), ("c", (7, 0)), ("d", (1,))):
+            for value in changes:
+                priorities[name].change(value)
+    await asyncio.wait(waiting)
+    assert order == ["c", "d", "b", "a"]
+    assert (one.taken, two.taken, one.waiting, two.waiting) == (0, 0, 0, 0)
 
 
 def test_the_seeds_batch_sizes() -> None:
