@@ -80,6 +80,8 @@ def top(
     Example: `v2td top --interval 30 --kafka kafka-1:9092 --db postgresql://v2td@db-1/v2td`
     """
     for address in admin or ():
+        if "@" in address:
+            raise typer.BadParameter("no user and no password: the token is admin.token", param_hint="--admin")
         if not address.startswith(("http://", "https://", "unix:/")):
             raise typer.BadParameter(f"{address!r} is no http://, https:// or unix:/ address", param_hint="--admin")
     typed = {} if db is None else {"database.dsn": db, "database.read_dsn": ""}

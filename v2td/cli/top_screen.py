@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -55,7 +56,7 @@ def lines(view: View, width: int, height: int | None) -> list[Text]:
     """Return the screen, in lines that fit; `height` None: all there is, and no word on keys."""
     if view.figures is None:
         return [_cut(Text("v2td top: looking …"), width)]
-    above = [_cut(each, width) for each in head(view, view.figures)]
+    above = [_cut(each, width) for each in (*head(view, view.figures), *trouble(view.figures, width))]
     found = [each for each in sections(view.figures, ORDERS[view.order]) if each.rows]
     below = [] if height is None else [_cut(Text(KEYS.format(ORDERS[view.order]), "dim"), width)]
     room = None if height is None else height - len(above) - len(below)
@@ -87,7 +88,7 @@ def allotted(sizes: Sequence[int], room: int | None) -> list[int]:
 
 
 def head(view: View, figures: Figures) -> list[Text]:
-    """Return what is told in lines: sums, and what is wrong."""
+    """Return what is told in lines, the most important first."""
     title = Text.assemble(("v2td top", "bold"), f"  {figures.at[:19].replace('T', ' ')} UTC")
     title.append(f"  every {number(view.interval_seconds)} s", "dim")
     if view.paused:
@@ -115,10 +116,16 @@ def head(view: View, figures: Figures) -> list[Text]:
         found += _daemon(daemon)
     if jobs is not None and (last := jobs.last_failure) is not None:
         found.append(_line("failed", ago(last.ago_seconds), f"{last.error_class}: {last.reason}"))
+    return found
+
+
+def trouble(figures: Figures, width: int) -> list[Text]:
+    """Return why sources were not reached, in two lines each where one is too short."""
     where = {"Kafka": figures.kafka, "Postgres": figures.database}
+    found = []
     for name, reason in figures.trouble.items():
-        told = f"{name} {where[name]}" if where.get(name) else name
-        found.append(Text(printable(f"{told}: not reached: {reason}"), "red"))
+        told = printable(f"{name} {where[name]}" if where.get(name) else name) + f": not reached: {printable(reason)}"
+        found += [Text(line, "red") for line in wrap(told, width, max_lines=2, placeholder="…")]
     return found
 
 

@@ -53,7 +53,8 @@ class Screen:
 
     def refresh(self) -> None:
         """Draw all of it, in the size that the terminal has now and in one write."""
-        lines = self._draw(*self._console.size)
+        # Not the console's: that believes the variables LINES and COLUMNS, which do not change with the window.
+        lines = self._draw(*os.get_terminal_size(self._console.file.fileno()))
         with self._console:
             self._console.control(Control.home())
             for number, line in enumerate(lines):

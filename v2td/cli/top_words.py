@@ -7,9 +7,11 @@ SPANS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
 def number(value: float | None) -> str:
-    """Return a count or a rate: one decimal below 10, none above."""
+    """Return a count or a rate: one decimal below 10, none above, a digit that is not 0 below 0.1."""
     if value is None:
         return UNKNOWN
+    if 0 < value < 0.095:
+        return f"{value:.1g}" if value >= 0.001 else "<0.001"
     return f"{value:,.1f}" if 0 < abs(value) < 9.95 and value != round(value) else f"{value:,.0f}"
 
 
