@@ -32,6 +32,7 @@ CLOSED = {
     "found": "the levels of a cache",
     "truncated": "yes | no",
     "table": "the tables of the schema",
+    "command": "cancel | priority | pause | resume",
 }
 
 
