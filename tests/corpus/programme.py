@@ -52,7 +52,7 @@ async def run_all(services: Services, folder: Path, progress: Progress, only: st
 
     `quick`: none of the slow ones, and all at once, so that the memory of each is not known.
     """
-    async with _place(services, folder) as place:
+    async with open_place(services, folder) as place:
         cases = [case for module in MODULES for case in module.cases(place) if re.search(only, case.name)]
         cases = [case for case in cases if not (quick and case.slow)]
         repeated = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
@@ -84,7 +84,7 @@ async def run_all(services: Services, folder: Path, progress: Progress, only: st
 
 
 @asynccontextmanager
-async def _place(services: Services, folder: Path) -> AsyncIterator[Place]:
+async def open_place(services: Services, folder: Path) -> AsyncIterator[Place]:
     """Open the servers that the inputs lead to, and make the bucket."""
     files = folder / "files"
     files.mkdir(parents=True)

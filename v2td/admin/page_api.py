@@ -41,6 +41,8 @@ PAGE_POLICY = (
 RECORDING_POLICY = "sandbox; default-src 'none'; frame-ancestors 'none'"
 
 _JSON = {"application/json": {"schema": {"type": "object"}}}
+# A message's own id may hold what no path can.
+_ANY_JOB = ({"name": "id", "in": "query", "required": True, "schema": {"type": "string"}},)
 _JOB = ({"name": "job", "in": "path", "required": True, "schema": {"type": "string"}},)
 
 
@@ -68,7 +70,7 @@ class PageApi:
             Route("GET", "/", Access.OPEN, self._index, "The page for people", page),
             Route("GET", "/page/events", Access.STATE, self._events, "The daemon's numbers as they change", events),
             Route("GET", "/page/failures", Access.TOKEN, self._failures, "The last failures by class", found),
-            Route("GET", "/page/jobs/{job}", Access.TOKEN, self._job, "All about a job", found, parameters=_JOB),
+            Route("GET", "/page/job", Access.TOKEN, self._job, "All about a job", found, parameters=_ANY_JOB),
             Route(
                 *("GET", "/page/jobs/{job}/audio", Access.TOKEN, self._audio, "Its recording, where it can be had"),
                 *(sound,),
@@ -139,7 +141,7 @@ class PageApi:
 
     async def _job(self, request: web.Request) -> web.Response:
         try:
-            found = await self._inspecting.job(request.match_info["job"])
+            found = await self._inspecting.job(request.query.get("id", ""))
         except ServiceError as error:
             return _away(error)
         return json_answer({"jobs": found}) if found else problem(404, "no job of this id is known here")

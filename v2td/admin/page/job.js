@@ -55,7 +55,7 @@ export class JobView {
 
   async load() {
     try {
-      const { jobs } = await askJson("GET", `/page/jobs/${encodeURIComponent(this.name)}`);
+      const { jobs } = await askJson("GET", `/page/job?id=${encodeURIComponent(this.name)}`);
       if (this.left) return;
       this.found.replaceChildren(...(jobs.length > 1 ? this.#several(jobs) : this.#one(jobs[0])));
     } catch (error) {
