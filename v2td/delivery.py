@@ -26,7 +26,7 @@ WINDOW_SECONDS = 30.0  # the least that a model hears, and takes the time for
 
 _WRITE = Stage("write")
 # There from the start, with 0: rates of what begins with 1 do not see the first.
-_TRANSCRIBED, _FAILED = map(metrics.JOBS_FINISHED.labels, ("transcribed", "failed"))
+_TRANSCRIBED, _FAILED = metrics.JOBS_FINISHED.labels("transcribed"), metrics.JOBS_FINISHED.labels("failed")
 BACKOFF = Backoff(initial=0.5, maximum=20)
 
 
