@@ -24,7 +24,9 @@ class Lists:
         cancelled = str(ErrorClass.CANCELLED)
         classes = None if error_class is None else [error_class]
         if state == "cancelled":
-            classes = [cancelled] if error_class in (None, cancelled) else []
+            if error_class not in (None, cancelled):
+                return Jobs(data=[], next=None)
+            classes = [cancelled]
         page = await lists.jobs(
             self._database,
             Wanted(wanted.topic, wanted.since, wanted.until, wanted.limit, _behind(wanted.cursor)),

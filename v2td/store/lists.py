@@ -114,7 +114,7 @@ WITH scanned AS MATERIALIZED (
     SELECT id, {revision} AS revision, created_at, topic, {looked_at} FROM {table}
     WHERE ($1::timestamptz IS NULL OR created_at >= $1) AND ($2::timestamptz IS NULL OR created_at < $2)
       AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4::uuid))
-    ORDER BY created_at DESC, id DESC LIMIT {SCANNED}
+    ORDER BY created_at DESC, id DESC LIMIT $7
 ), fitting AS (
     SELECT id, revision, created_at FROM scanned s WHERE ($6::text IS NULL OR topic = $6) AND {fitting}
     ORDER BY created_at DESC, id DESC LIMIT $5
@@ -129,15 +129,15 @@ _SCAN_TRANSCRIPTIONS = _scan(
     "transcriptions",
     "revision",
     "language",
-    """($7::text IS NULL OR language = $7)
+    """($8::text IS NULL OR language = $8)
       AND NOT EXISTS (SELECT FROM transcriptions n WHERE n.id = s.id AND n.revision > s.revision)""",
 )
 _SCAN_FAILURES = _scan(
     "failures",
     "0",
     "error_class, replay_state",
-    f"""($7::text[] IS NULL OR error_class = ANY($7)) AND NOT error_class = ANY($8::text[])
-      AND ($9::text IS NULL OR coalesce(replay_state, '{FAILED}') = $9)""",
+    f"""($8::text[] IS NULL OR error_class = ANY($8)) AND NOT error_class = ANY($9::text[])
+      AND ($10::text IS NULL OR coalesce(replay_state, '{FAILED}') = $10)""",
 )
 _TRANSCRIPTIONS = f"""
 SELECT {_columns(ListedTranscription)}, left(t.text, {BEGINNING}) AS beginning
@@ -193,13 +193,17 @@ async def _scanned(
 ) -> _Scan[R]:
     behind = (wanted.behind.created_at, wanted.behind.id) if wanted.behind else (None, None)
     topic = None if wanted.topic is None else clean_text(wanted.topic)
-    found = await connection.fetchrow(scan, wanted.since, wanted.until, *behind, wanted.limit + 1, topic, *more)
+    # Where nothing but their place is asked of rows nearly all fit: what was done again is there more than once.
+    at_most = SCANNED if topic is not None or any(more) else min(SCANNED, 2 * (wanted.limit + 1))
+    found = await connection.fetchrow(
+        scan, wanted.since, wanted.until, *behind, wanted.limit + 1, topic, at_most, *more
+    )
     ids, revisions = found["ids"] or [], found["revisions"] or []
     rows = [row_type(**row) for row in await connection.fetch(select, ids, revisions)] if ids else []
     rows.sort(key=_position, reverse=True)
     if len(ids) > wanted.limit:  # there may be more behind them
         return _Scan(rows, _position(rows[-1]) if rows else None)
-    end = Position(found["created_at"], found["id"]) if found["seen"] == SCANNED else None
+    end = Position(found["created_at"], found["id"]) if found["seen"] == at_most else None
     return _Scan(rows, end)
 
 
