@@ -16,6 +16,7 @@ from v2td.store.search import INDEX
 
 CONNECT_SECONDS = 10
 LOOK_SECONDS = 0.5
+STOP_SECONDS = 5.0
 LOCK_KEY = 0x763274645F736978  # "v2td_six": held while the index is made
 
 _CREATE = f"""
@@ -70,13 +71,16 @@ async def build(dsn: str, on_progress: Callable[[Building], None]) -> IndexState
             return state
         await connection.execute(_DROP)
         async with _connection(dsn, "look how far the search index is") as other:
-            looking = asyncio.create_task(_tell(other, connection.get_server_pid(), on_progress))
+            pid = connection.get_server_pid()
+            looking = asyncio.create_task(_tell(other, pid, on_progress))
             try:
                 await connection.execute(_CREATE)
+            except asyncio.CancelledError:
+                await _ended(looking)
+                await _stop(other, pid)
+                raise
             finally:
-                looking.cancel()
-                with suppress(asyncio.CancelledError):
-                    await looking
+                await _ended(looking)
         made = await _state(connection)
     if made is None:
         raise ServiceError("make the search index", "somebody dropped it at once", "run the command again")
@@ -104,6 +108,20 @@ async def _tell(connection: Connection, pid: int, on_progress: Callable[[Buildin
             if row is not None:
                 on_progress(Building(row["phase"], row["blocks_done"] or 0, row["blocks_total"] or 0))
             await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _ended(looking: asyncio.Task[None]) -> None:
+    looking.cancel()
+    with suppress(asyncio.CancelledError):
+        await looking
+
+
+async def _stop(connection: Connection, pid: int) -> None:
+    """Have the other connection's making stopped, which would go on to its end; wait until it is."""
+    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # TimeoutError is an OSError
+        async with asyncio.timeout(STOP_SECONDS):
+            await connection.fetchval("SELECT pg_cancel_backend($1)", pid)
+            await connection.fetchval("SELECT pg_advisory_lock($1)", LOCK_KEY)
 
 
 @asynccontextmanager

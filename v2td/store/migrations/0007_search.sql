@@ -29,24 +29,25 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL RESTRICTED COST 100000 AS $body$
 DECLARE
     apart constant text := '([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])';
     marks constant text := '[\u0300-\u036f]';
-    spaced text := normalize(said, NFC);
-    plain text;
+    spaced text := said;
+    plain text := said;
 BEGIN
-    IF spaced ~ apart THEN
-        spaced := regexp_replace(spaced, apart, ' \1 ', 'g');
-    END IF;
-    FOR attempt IN 1..2 LOOP
-        plain := spaced;
-        IF octet_length(plain) <> length(plain) THEN  -- most of the time goes here, and ASCII has no accents
-            plain := regexp_replace(normalize(plain, NFD), marks, '', 'g');
-            plain := translate(normalize(plain, NFC), 'đĐłŁøØ', 'dDlLoO');
+    IF octet_length(said) <> length(said) THEN  -- most of the time goes here, and ASCII has no accents
+        spaced := normalize(said, NFC);
+        IF spaced ~ apart THEN
+            spaced := regexp_replace(spaced, apart, ' \1 ', 'g');
         END IF;
-        BEGIN
-            RETURN to_tsvector(config, spaced) || to_tsvector('pg_catalog.simple'::regconfig, plain);
-        EXCEPTION WHEN program_limit_exceeded THEN
-            spaced := left(spaced, 25000);  -- the parser makes at most some 18 bytes of a character, in each half
-        END;
-    END LOOP;
-    RETURN ''::tsvector;
+        plain := regexp_replace(normalize(spaced, NFD), marks, '', 'g');
+        plain := translate(normalize(plain, NFC), 'đĐłŁøØ', 'dDlLoO');
+    END IF;
+    IF length(spaced) <= 25000 THEN  -- the parser makes at most some 18 bytes of a character, in each half
+        RETURN to_tsvector(config, spaced) || to_tsvector('pg_catalog.simple'::regconfig, plain);
+    END IF;
+    BEGIN
+        RETURN to_tsvector(config, spaced) || to_tsvector('pg_catalog.simple'::regconfig, plain);
+    EXCEPTION WHEN program_limit_exceeded THEN
+        RETURN to_tsvector(config, left(spaced, 25000))
+            || to_tsvector('pg_catalog.simple'::regconfig, left(plain, 25000));
+    END;
 END
 $body$;
