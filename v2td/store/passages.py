@@ -12,6 +12,7 @@ from uuid import UUID
 from v2td.store.connection import Connection
 
 MOST = 3  # passages of a transcript
+MARKED = 5_000  # characters of a passage in which words are marked; people say a few hundred at a time
 APART = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # as 0007_search.sql
 )
@@ -77,7 +78,9 @@ async def passages(connection: Connection, wanted: Sequence[Wanted]) -> dict[UUI
         [any_of[each.id] for each in asked],
         MOST,
     )
-    words = {(found[0], row["config"], any_of[row["id"]]) for row in rows for found in _WORD.finditer(row["text"])}
+    words = {
+        (found[0], row["config"], any_of[row["id"]]) for row in rows for found in _WORD.finditer(row["text"], 0, MARKED)
+    }
     columns = [list(column) for column in zip(*words, strict=True)] or [[], [], []]
     hits = {tuple(row) for row in await connection.fetch(_HITS, *columns)}
     said: dict[UUID, list[Passage]] = {}
@@ -93,7 +96,7 @@ def _any_of(query: str) -> str:
 
 def _passage(row: Mapping[str, Any], any_of: str, hits: set[tuple[str, str, str]]) -> Passage:
     marks: list[tuple[int, int]] = []
-    for found in _WORD.finditer(row["text"]):
+    for found in _WORD.finditer(row["text"], 0, MARKED):
         if (found[0], row["config"], any_of) in hits:
             start, end = found.span()
             if marks and marks[-1][1] == start:  # characters of one word

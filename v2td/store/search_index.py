@@ -17,6 +17,7 @@ from v2td.store.search import INDEX
 CONNECT_SECONDS = 10
 LOOK_SECONDS = 0.5
 STOP_SECONDS = 5.0
+STOPPED_LOOK_SECONDS = 0.05
 LOCK_KEY = 0x763274645F736978  # "v2td_six": held while the index is made
 
 _CREATE = f"""
@@ -31,6 +32,8 @@ FROM pg_index WHERE indexrelid = to_regclass($1)
 _PROGRESS = """
 SELECT phase, blocks_done, blocks_total FROM pg_stat_progress_create_index WHERE pid = $1
 """
+
+_ACTIVE = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,8 @@ async def _stop(connection: Connection, pid: int) -> None:
     with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # TimeoutError is an OSError
         async with asyncio.timeout(STOP_SECONDS):
             await connection.fetchval("SELECT pg_cancel_backend($1)", pid)
-            await connection.fetchval("SELECT pg_advisory_lock($1)", LOCK_KEY)
+            while await connection.fetchval(_ACTIVE, pid):
+                await asyncio.sleep(STOPPED_LOOK_SECONDS)
 
 
 @asynccontextmanager
