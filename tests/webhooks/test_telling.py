@@ -20,6 +20,7 @@ async def test_a_transcription_is_told_signed_and_once(
         await world.deliver(heard)
         (row,) = await world.until("delivered")
         await world.deliver(heard)
+        assert await webhooks.waiting(world.database) == 0
     (request,) = receiver.got
     message = request.verified(secret)
     assert request.headers["content-type"] == "application/json; charset=utf-8"
@@ -134,6 +135,7 @@ async def test_nothing_is_lost_when_a_daemon_dies_before_it_notes(
     replayed = transcript(3, job={"record": record, "metadata": {"case": 9}, "replay": again, **url})
     async with open_world(make_settings(), run=False) as world:
         await world.deliver(heard, failed, replayed)
+        assert await webhooks.waiting(world.database) == 3
         before = await world.rows()
         await world.rows("DELETE FROM webhooks")
         for row_id in (heard.job.id, failed.coordinates.row_id(), coordinates(7).row_id(), coordinates(9).row_id()):
@@ -208,3 +210,20 @@ async def test_what_ended_is_forgotten_in_time(
         assert await webhooks.forget(world.database, days=2) == 0
         assert await webhooks.forget(world.database, days=1) == 2
         assert {row["job"] for row in await world.rows()} == {keep, transcript(3).job.id}
+
+
+async def test_while_postgres_takes_no_notes_outcomes_wait_and_then_are_told(
+    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver
+) -> None:
+    async with open_world(make_settings(url=receiver.url)) as world:
+        await world.rows("ALTER TABLE webhooks RENAME TO away")
+        delivering = asyncio.create_task(world.deliver(transcript(1)))
+        async with asyncio.timeout(30):
+            while not await world.rows("SELECT FROM transcriptions"):
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
+        assert not delivering.done(), "its record is not to be resolved"
+        await world.rows("ALTER TABLE away RENAME TO webhooks")
+        await delivering
+        await world.until("delivered")
+    assert len(receiver.got) == 1

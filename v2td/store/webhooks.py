@@ -132,7 +132,7 @@ WHERE id = $1 AND state = 'waiting' AND attempts = $2
 """
 _END = "UPDATE webhooks SET state = $2, last_error = $3, ended_at = now() WHERE id = $1 AND state = 'waiting'"
 _WAITING = f"""
-SELECT count(*) FROM (SELECT FROM webhooks WHERE state = 'waiting' LIMIT {COUNTED_AT_MOST}) some
+SELECT count(*) FROM (SELECT FROM webhooks WHERE state = 'waiting' LIMIT {COUNTED_AT_MOST}) counted
 """  # noqa: S608 (our own number)
 _MATCHING = """
 FROM webhooks

@@ -240,6 +240,8 @@ class Webhooks:
     async def _count(self) -> None:
         """Keep the gauge of those that wait, for ever."""
         while True:
-            with contextlib.suppress(ServiceError):
+            try:
                 metrics.WEBHOOKS_WAITING.set(await webhooks.waiting(self._database))
+            except ServiceError as error:
+                log.warning("webhooks not counted", error=str(error))
             await asyncio.sleep(COUNT_SECONDS)
