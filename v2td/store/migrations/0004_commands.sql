@@ -10,10 +10,12 @@ CREATE TABLE job_commands (
     done_at timestamptz,                    -- of cancel and priority: when the job had its outcome, or was asked for anew
     created_at timestamptz NOT NULL DEFAULT now(),
     CHECK ((job IS NOT NULL) = (command IN ('cancel', 'priority'))),
-    CHECK ((group_id IS NOT NULL) = (command IN ('pause', 'resume')))
+    CHECK ((group_id IS NOT NULL) = (command IN ('pause', 'resume'))),
+    CHECK ((priority IS NOT NULL) = (command = 'priority')),
+    CHECK (instance IS NULL OR group_id IS NOT NULL)
 );
-CREATE INDEX job_commands_open ON job_commands (job) WHERE done_at IS NULL;
-CREATE INDEX job_commands_open_in_order ON job_commands (id) WHERE done_at IS NULL AND job IS NOT NULL;
+CREATE INDEX job_commands_job ON job_commands (job) WHERE job IS NOT NULL;
+CREATE INDEX job_commands_open ON job_commands (id) WHERE done_at IS NULL AND job IS NOT NULL;
 CREATE INDEX job_commands_words ON job_commands (group_id, id) WHERE group_id IS NOT NULL;
 
 -- Every act that changes something, whoever did it and however it went. Nothing is ever deleted from it by v2td.
@@ -27,3 +29,4 @@ CREATE TABLE audit_log (
     error text                              -- why it was not done; NULL: it was
 );
 CREATE INDEX audit_log_at ON audit_log (at);
+CREATE INDEX audit_log_target ON audit_log USING hash (target);
