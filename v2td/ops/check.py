@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 from pydantic import SecretStr
 
-from v2td import bundled, jail, store
+from v2td import bundled, jail, store, tracing
 from v2td.child import Child
 from v2td.config import DatabaseSettings, KafkaSettings, S3Settings, Settings
 from v2td.engine import Plan, find_model, plan, plan_slots, read_machine
@@ -63,6 +63,8 @@ def checkers(settings: Settings, *, offline: bool) -> dict[str, Checker]:
             chosen["redis"] = _redis
         if settings.webhooks.url is not None:
             chosen["webhooks"] = _webhooks
+        if settings.tracing.enabled:
+            chosen["tracing"] = _tracing
         if settings.providers.all:
             chosen["providers"] = _providers
     return chosen | {"model": _model}
@@ -241,6 +243,10 @@ async def _redis(settings: Settings) -> list[Check]:
 
 async def _webhooks(settings: Settings) -> list[Check]:
     return [Check("webhooks", True, await webhooks.reach(settings))]
+
+
+async def _tracing(settings: Settings) -> list[Check]:
+    return [Check("tracing", True, await tracing.check(settings.tracing))]
 
 
 async def _providers(settings: Settings) -> list[Check]:

@@ -7,8 +7,9 @@ needs the extra `tracing`, and is imported only where tracing is enabled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from v2td.config import KafkaSettings, TracingSettings
@@ -17,7 +18,7 @@ from v2td.errors import ConfigError
 if TYPE_CHECKING:
     from v2td.tracing.tracer import Tracer
 
-__all__ = ["opened"]
+__all__ = ["check", "opened"]
 
 _PACKAGES = ("opentelemetry", "google", "grpc", "requests")
 
@@ -31,13 +32,28 @@ async def opened(settings: TracingSettings, kafka: KafkaSettings) -> AsyncIterat
     if not settings.enabled:
         yield None
         return
-    try:
+    with _from_the_extra():
         from v2td.tracing.tracer import Tracer  # noqa: PLC0415 (an extra of the package)
 
         tracer = Tracer(settings, kafka)
+    async with tracer:
+        yield tracer
+
+
+async def check(settings: TracingSettings) -> str:
+    """Say where the spans go, once the collector has taken a request; ConfigError as above, ServiceError."""
+    with _from_the_extra():
+        from v2td.tracing.exporters import reach  # noqa: PLC0415 (the same)
+
+        await asyncio.to_thread(reach, settings)
+    return f"a collector takes spans at {settings.endpoint} over {settings.protocol}"
+
+
+@contextmanager
+def _from_the_extra() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _PACKAGES:
             raise
         raise ConfigError("tracing.enabled", "true", "install what it takes: pip install 'v2td[tracing]'") from error
-    async with tracer:
-        yield tracer

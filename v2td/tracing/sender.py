@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections import deque
-from enum import Enum
 from typing import Self
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -15,6 +13,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from v2td import metrics
 from v2td.logs import get_logger
+from v2td.tracing.exporters import Answers
 from v2td.tracing.spans import Committed, Ended, Spans
 
 log = get_logger(__name__)
@@ -48,7 +47,7 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)  # who hangs keeps nobody
         self._refused = self._failed = self._told = 0  # spans: for want of room, by the collector, as said in the log
         self._said = float("-inf")  # time.monotonic()
-        self._answers = _Answers()
+        self._answers = Answers()
 
     async def __aenter__(self) -> Self:
         self._answers.listen()
@@ -121,31 +120,3 @@ class Sender:
             self._told += lost
             why = self._answers.last if self._failed else "more than can be sent"
             log.warning("spans lost", spans=lost, endpoint=self._endpoint, why=why, cure="see tracing.endpoint")
-
-
-class _Answers(logging.Handler):
-    """Hears from the exporters why they failed.
-
-    `last` is a code's name: an answer's words may hold what it was told.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = "it does not answer"
-
-    def listen(self) -> None:
-        """Hear all that OpenTelemetry says, instead of whoever did."""
-        logger = logging.getLogger("opentelemetry")
-        logger.handlers[:] = [self]
-        logger.propagate = False
-        logger.setLevel(logging.WARNING)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the code of an answer, and nothing of the warnings of headers, in the words of whoever sent them."""
-        if not record.name.startswith("opentelemetry.exporter"):
-            return
-        arguments = record.args if isinstance(record.args, tuple) else ()
-        codes = (
-            each.name if isinstance(each, Enum) else str(each) for each in arguments if isinstance(each, Enum | int)
-        )
-        self.last = next(codes, self.last)
