@@ -130,7 +130,7 @@ def trouble(figures: Figures, width: int) -> list[Text]:
 
 
 def _daemon(daemon: Daemon) -> list[Text]:
-    queue = f"queue {number(daemon.queued_windows)} ({seconds(daemon.queued_audio_seconds)} of audio)"
+    queue = f"queue {number(daemon.queued_windows)} ({seconds(daemon.queued_audio_seconds)})"
     wait, lag = seconds(daemon.queue_wait_p95_seconds), seconds(daemon.loop_lag_p95_seconds)
     name = daemon.address.partition("://")[2] or daemon.address
     told = [_line("daemon", f"in flight {daemon.in_flight}", queue, f"wait p95 {wait}", f"loop p95 {lag}", name)]
