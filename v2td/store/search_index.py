@@ -124,7 +124,7 @@ async def _stop(connection: Connection, pid: int) -> None:
     with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # TimeoutError is an OSError
         async with asyncio.timeout(STOP_SECONDS):
             await connection.fetchval("SELECT pg_cancel_backend($1)", pid)
-            while await connection.fetchval(_ACTIVE, pid):
+            while await connection.fetchval(_ACTIVE, pid):  # noqa: ASYNC110 (Postgres tells nobody)
                 await asyncio.sleep(STOPPED_LOOK_SECONDS)
 
 
