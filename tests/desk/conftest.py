@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -42,11 +42,12 @@ class Office:
     settings: Settings
     database: Database
     dsn: str
+    board: Board = field(default_factory=Board)
 
     @asynccontextmanager
     async def desk(self, settings: Settings | None = None, database: Database | None = None) -> AsyncIterator[Desk]:
         async with Desk(
-            settings or self.settings, database or self.database, Board(), lambda _topic, _number: 0
+            settings or self.settings, database or self.database, self.board, lambda _topic, _number: 0
         ) as desk:
             yield desk
 
