@@ -16,7 +16,8 @@ from v2td import __version__, admin, duties, failpoints, store, systemd, tracing
 from v2td.attempt import Hearers
 from v2td.board import Board
 from v2td.commands import Commands
-from v2td.config import LoadedConfig, Settings
+from v2td.config import AdminSettings, LoadedConfig, Settings
+from v2td.debugging import Debugging
 from v2td.delivery import Delivery
 from v2td.desk import Desk
 from v2td.engine import Engine, Plan, plan_slots, verified_model
@@ -63,6 +64,7 @@ class Daemon:
     intake: Intake
     watch: Watch
     inspection: Inspection
+    debugging: Debugging | None  # None: not to be had
     began: float  # time.monotonic()
 
     def not_alive(self) -> str | None:
@@ -157,6 +159,8 @@ def _tables(daemon: Daemon) -> list[admin.Table]:
         tables.append(admin.OpenAIApi(daemon.on_demand, daemon.not_ready, daemon.settings.api, daemon.settings.admin))
     if daemon.desk is not None:
         tables.append(admin.JobsApi(daemon.desk, daemon.settings.api, daemon.settings.admin))
+    if daemon.debugging is not None:
+        tables.append(admin.DebugApi(daemon.debugging))
     if daemon.settings.admin.page:
         tables.append(admin.PageApi(daemon.watch, daemon.inspection, daemon.settings.admin))
     return tables
@@ -225,9 +229,17 @@ async def _opened(settings: Settings) -> AsyncIterator[Daemon]:
             desk=await enter(desk) if settings.api.jobs and settings.admin.token else None,
             intake=intake,
             watch=Watch(pipeline.board, settings),
+            debugging=_debugging(settings.admin, engine, decoders),
             inspection=Inspection(pipeline.board, database, downloader),
             began=time.monotonic(),
         )
+
+
+def _debugging(settings: AdminSettings, engine: Engine, decoders: Decoders) -> Debugging | None:
+    """Return what looks into the daemon; for who sits at this machine and has the token."""
+    if not (settings.enabled and settings.debug and settings.local and settings.token):
+        return None
+    return Debugging(lambda: {**engine.children(), **decoders.children()}, engine.status)
 
 
 async def _schema_is_there(settings: Settings) -> None:
@@ -253,6 +265,7 @@ async def _serve(daemon: Daemon, stop: asyncio.Event) -> None:
             group.create_task(daemon.providers.run()),
             group.create_task(daemon.webhooks.run()),
             group.create_task(daemon.watch.run(daemon.status)),
+            *([] if daemon.debugging is None else [group.create_task(daemon.debugging.run())]),
             group.create_task(duties.measure_loop_lag()),
             group.create_task(duties.feed_watchdog(daemon.not_alive)),
             group.create_task(duties.keep_tables(daemon.database, daemon.settings)),

@@ -4,6 +4,7 @@ In: questions over HTTP, on loopback or a Unix socket unless told otherwise. Out
 on nothing.
 """
 
+from v2td.admin.debug_api import CannotTellError, DebugApi, Form, Profile
 from v2td.admin.jobs_api import JobsApi
 from v2td.admin.openai import OpenAIApi
 from v2td.admin.page_api import PageApi
@@ -13,9 +14,13 @@ from v2td.admin.server import serve
 from v2td.admin.transcriptions import Receiving, Transcriber, Upload
 
 __all__ = [
+    "CannotTellError",
+    "DebugApi",
+    "Form",
     "JobsApi",
     "OpenAIApi",
     "PageApi",
+    "Profile",
     "Receiving",
     "Table",
     "Transcriber",

@@ -13,7 +13,7 @@ from typing import Any, Self
 from structlog.contextvars import get_contextvars
 
 from v2td import metrics
-from v2td.child import ChildDied
+from v2td.child import Child, ChildDied
 from v2td.config import EngineSettings, QualitySettings
 from v2td.engine import packing
 from v2td.engine.batch import FULL_SECONDS, BatchResult, WindowRequest
@@ -124,6 +124,10 @@ class Engine:
         """State of each slot, windows that wait."""
         slots = [slot.status() for slot in self._slots]
         return {"queued_windows": len(self._queue), "window_seconds_expected": self._cost.seconds, "slots": slots}
+
+    def children(self) -> dict[str, Child]:
+        """Return the slots' processes by name."""
+        return {f"slot-{slot.number}": slot.child for slot in self._slots}
 
     def stalled(self, seconds: float) -> bool:
         """Whether the task of an idle slot has not been seen for `seconds`; a busy one has its deadline."""

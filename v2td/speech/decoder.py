@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from v2td import failpoints
-from v2td.child import ChildDied
+from v2td.child import Child, ChildDied
 from v2td.config import SpeechSettings
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
 from v2td.jail import Jail, means
@@ -76,6 +76,10 @@ class Decoders:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def children(self) -> dict[str, Child]:
+        """Return the processes by name."""
+        return {f"decoder-{number}": slot.child for number, slot in enumerate(self._slots)}
 
     def _jail(self) -> Callable[[], None] | None:
         """Return what locks a child in; None when the settings say that it is to be free."""
