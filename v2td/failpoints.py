@@ -30,7 +30,7 @@ PLACES = {
     "pipeline.fetched": "a recording is downloaded",
     "pipeline.heard": "a job has its outcome, which is nowhere durable",
     "pipeline.output_written": "a transcript's files are in their bucket, and its row is not written",
-    "pipeline.told": "an outcome is told in kafka.results_topic, and its record is not resolved",
+    "pipeline.told": "an outcome is told in kafka.results_topic and noted for webhooks, and its record not resolved",
     "pipeline.letter_sent": "a dead letter is acknowledged, and its row is not written",
     "pipeline.written": "a job's outcome is durable, and its record is not resolved",
     "write.begin": "a transaction of outcomes has begun and holds nothing",

@@ -6,8 +6,8 @@ import asyncio
 
 from tests.store.outcomes import coordinates, failure, transcript
 from tests.webhooks.conftest import MakeSettings, OpenWorld, Receiver, receiving, silence, status
-from v2td.jobs import Replay, SourceRecord
-from v2td.store import webhooks
+from v2td.jobs import Redo, Replay, SourceRecord
+from v2td.store import redos, webhooks
 
 WITH_URL = b'{"audio_url": "x://y", "webhook_url": "%s", "metadata": {"case": 9}}'
 
@@ -227,3 +227,30 @@ async def test_while_postgres_takes_no_notes_outcomes_wait_and_then_are_told(
         await delivering
         await world.until("delivered")
     assert len(receiver.got) == 1
+
+
+async def test_replays_and_revisions_are_told_by_themselves(
+    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver
+) -> None:
+    """A replay that fails once more; a revision that is there, and one that will never be."""
+    records = [SourceRecord(b"key", b'{"audio_url": "x%d"}' % number, ()) for number in range(3)]
+    async with open_world(make_settings(url=receiver.url)) as world:
+        failed = failure(1, record=records[0])
+        await world.deliver(failed)
+        await world.until("delivered", 1)
+        await world.rows("UPDATE failures SET replay_state = 'requested'")
+        await world.deliver(failure(1, record=records[0], reason="again", replay=Replay(coordinates(7))))
+        await world.deliver(heard := transcript(2))
+        for each in records[1:]:
+            await redos.note(world.database, "large", None, [redos.Wish(heard.job.id, Replay.digest(each))])
+        redone = {"record": records[1], "replay": Replay(coordinates(8)), "redo": Redo(1, "large")}
+        await world.deliver(transcript(2, "good evening", job=redone, model="large"))
+        redo = Redo(2, "large")
+        await world.deliver(failure(2, record=records[2], replay=Replay(coordinates(9)), redo=redo, reason="too late"))
+        await world.until("delivered", 5)
+    told = [each.message["data"] for each in receiver.got]
+    assert len({each.id for each in receiver.got}) == 5
+    of_failure = [(each["revision"], each["reason"]) for each in told if each["id"] == str(failed.coordinates.row_id())]
+    assert of_failure == [(0, "this is text"), (0, "again")]
+    others = {each["revision"]: each["text"] or each["reason"] for each in told if each["id"] == str(heard.job.id)}
+    assert others == {0: "good morning everyone", 1: "good evening", 2: "too late"}
