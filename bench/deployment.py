@@ -107,7 +107,8 @@ class Deployment:
         """
         log = self.folder / f"daemon-{secrets.token_hex(4)}.log"
         port = _free_port()
-        path = self.config((changes or {}) | {"admin": {"port": port}})
+        changes = changes or {}
+        path = self.config(changes | {"admin": changes.get("admin", {}) | {"port": port}})
         command = (sys.executable, "-m", "bench.daemon_process", "--config", str(path), *flags)
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(

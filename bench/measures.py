@@ -51,6 +51,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("download", "bench.download", ("download_ratio_aiohttp",)),
     Measure("objects", "bench.objects", ("objects_ratio_aiohttp",)),
     Measure("submit", "bench.submit", ("submit_p99_ms",)),
+    Measure("submission", "bench.submission", ("submission_p99_ms",)),
     Measure("loop_lag", "bench.loop_lag", ("loop_lag_p999_ms",)),
     Measure("memory", "bench.memory", ("rss_growth_1e5_mib",)),
     Measure("instances", "bench.instances", ("instances_4_scaling",)),

@@ -7,13 +7,15 @@ import hashlib
 import json
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.structs import RecordMetadata
 from pydantic import SecretStr
 
 from tests.daemon.proxy import Proxy
 from tests.desk.conftest import Office, ask, served
 from v2td.admin.jobs_desk import DeskError, Trouble
 from v2td.desk import submitting
-from v2td.intake import cluster_id
+from v2td.intake import acknowledged_time, cluster_id
 from v2td.jobs import Coordinates
 from v2td.store import open_database, submissions
 
@@ -50,8 +52,13 @@ async def test_one_key_is_one_record_however_many_ask(office: Office) -> None:
 async def test_many_at_once_are_all_there(office: Office) -> None:
     async with office.desk() as desk:
         taken = await asyncio.gather(*(desk.submit(VALUE, f"key-{number}") for number in range(200)))
-        assert len({submitted.id for submitted, _ in taken}) == 200
-    assert len(await office.records()) == 200
+    cluster = await cluster_id(office.settings.kafka)
+    ids = {
+        Coordinates(cluster, each.topic, each.partition, each.offset, each.timestamp).row_id()
+        for each in await office.records()
+    }
+    assert ids == {submitted.id for submitted, _ in taken}  # also of those that went in one batch
+    assert len(ids) == 200
 
 
 async def test_what_kafka_had_of_an_instance_that_is_gone_is_found_and_not_sent_again(office: Office) -> None:
@@ -172,3 +179,14 @@ async def test_what_is_bad_is_refused_with_field_value_and_cure(office: Office) 
             assert problem["detail"].startswith("Idempotency-Key: ")
     assert await office.records() == []
     assert await office.sql("SELECT 1 FROM submissions") == []
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "expected"),
+    [(999, 0, 1000), (-1, 0, 1000), (1007, 1, 1007), (0, 1, 100_000_000)],
+    ids=["the first one's of its batch", "none", "the broker's own", "a mock broker's"],
+)
+def test_the_time_of_a_record_is_its_own(told: int, kind: int, expected: int) -> None:
+    sent = max(1000, expected) if told == 0 else 1000
+    metadata = RecordMetadata("t", 0, TopicPartition("t", 0), 5, told, kind, 0)
+    assert acknowledged_time(metadata, sent) == expected

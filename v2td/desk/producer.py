@@ -52,7 +52,7 @@ class Producer:
         except KafkaError:
             await self._replace(producer)
             raise
-        timestamp_ms = acknowledged_time(record.timestamp, now)
+        timestamp_ms = acknowledged_time(record, now)
         return Coordinates(self.cluster_id, topic, record.partition, record.offset, timestamp_ms)
 
     async def partition_of(self, topic: str, key: bytes) -> int:

@@ -20,6 +20,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+from aiokafka.structs import RecordMetadata
 
 from v2td.config import KafkaSettings
 from v2td.errors import ServiceError
@@ -33,6 +34,7 @@ log = get_logger(__name__)
 BACKOFF = Backoff(initial=0.5, maximum=10)
 REFUSED_SECONDS = 10.0  # how long a record is tried that the brokers refuse for good, as far as they can tell
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+LOG_APPEND_TIME = 1
 DAY_MS = 24 * 3600 * 1000
 PERHAPS_DELETED = (UnknownTopicOrPartitionError, NotLeaderForPartitionError, LeaderNotAvailableError)
 
@@ -113,9 +115,11 @@ class Sender:
         return True
 
 
-def acknowledged_time(acknowledged_ms: int, sent_ms: int) -> int:
+def acknowledged_time(record: RecordMetadata, sent_ms: int) -> int:
     """Return a sent record's time (ms), part of its job's id: the broker's own where the topic is set to that.
 
-    The mock broker of `v2td demo` acknowledges a time of 1970, which it does not store.
+    aiokafka gives all records of a batch the time of its first. The mock broker of `v2td demo` acknowledges a time of
+    1970, which it does not store.
     """
-    return acknowledged_ms if abs(acknowledged_ms - sent_ms) < DAY_MS else sent_ms
+    told: int = record.timestamp
+    return told if record.timestamp_type == LOG_APPEND_TIME and abs(told - sent_ms) < DAY_MS else sent_ms

@@ -135,7 +135,7 @@ class Submitter:
                     self._topic,
                     record.partition,
                     record.offset,
-                    acknowledged_time(record.timestamp, now),
+                    acknowledged_time(record, now),
                 ),
             )
             for job, record in zip(jobs, records, strict=True)
