@@ -20,7 +20,7 @@ def drawn(bars: Sequence[Bar], columns: int) -> list[str]:
         return []
     room = max(LEAST_COLUMNS, columns - NAME_COLUMNS - SECONDS_COLUMNS - 2)
     lines = [
-        _line(_stage_name(bar, bars), _row([bar], end, room), f"{bar.seconds:.3f} s")
+        _line(_stage_name(bar, bars), _row([bar], end, room), _seconds(bar.seconds))
         for bar in bars
         if bar.name != "window"
     ]
@@ -29,7 +29,7 @@ def drawn(bars: Sequence[Bar], columns: int) -> list[str]:
         windows = [bar for bar in bars if bar.name == "window" and bar.slot == slot]
         name = f"slot {slot}" if slot >= 0 else _RESTORED
         lines.append(_line(name, _row(windows, end, room), f"{len(windows)} win."))
-    lines.append(_line("", f"0{f'{end:.1f} s':>{room - 1}}", ""))
+    lines.append(_line("", f"0{_seconds(end):>{room - 1}}", ""))
     return lines
 
 
@@ -45,6 +45,10 @@ def doubted(bars: Sequence[Bar]) -> list[str]:
 def _stage_name(bar: Bar, bars: Sequence[Bar]) -> str:
     several = any(each.attempt != bar.attempt for each in bars)
     return f"{bar.name} #{bar.attempt}" if several else bar.name
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f} s" if seconds < 1000 else f"{seconds:.0f} s"
 
 
 def _row(bars: Sequence[Bar], end: float, room: int) -> str:
