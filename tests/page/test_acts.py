@@ -1,4 +1,4 @@
-"""What a person does on the page is done, without a mouse, and is found in the audit log."""
+"""On an endpoint that others reach: the token first; what a person does then is done, without a mouse, and audited."""
 
 from __future__ import annotations
 
@@ -19,20 +19,35 @@ async def test_acts_by_keyboard(world: World, browser: Browser, flaky: dict[str,
     flaky["en-02.ogg"] = 1000  # its job waits for its second attempt
     async with (
         world.daemon(
-            admin__token=TOKEN, pipeline__retry_initial_seconds=300, pipeline__retry_max_seconds=300
+            admin__host="0.0.0.0",
+            admin__token=TOKEN,
+            pipeline__retry_initial_seconds=300,
+            pipeline__retry_max_seconds=300,
         ) as daemon,
         looking(browser, daemon) as look,
     ):
         await world.submit({"audio_url": f"{world.web}/flaky/en-02.ogg"}, {"audio_url": f"{world.web}/none.ogg"})
         await world.until_finished(1, 30)
         (gone,) = await world.rows("SELECT id::text FROM failures")
-        await look.go("")
+        await _asks_for_the_token(look)
         await _skips_to_the_content(look)
         await _pauses_and_resumes(look)
         waiting = await _changes_priority_and_cancels(look)
         await _replays(look, gone["id"])
         await _is_audited(world, look, waiting, gone["id"])
         assert look.trouble == []
+    assert TOKEN not in daemon.log.read_text()
+
+
+async def _asks_for_the_token(look: Look) -> None:
+    await look.go("")
+    await look.give_token("a wrong one of more than sixteen")
+    await expect(look.page.get_by_role("dialog", name="Token")).to_contain_text("That is not the token.")
+    assert await look.page.locator("main td").count() == 0
+    await look.give_token()
+    await expect(look.page.locator("#live")).to_have_text("live")
+    stored = "[localStorage.length, sessionStorage.length, document.cookie, location.href].join(' ')"
+    assert await look.page.evaluate(stored) == f"0 0  {look.url}/#/"
 
 
 async def _tab_to(look: Look, name: str) -> None:
@@ -48,14 +63,12 @@ async def _tab_to(look: Look, name: str) -> None:
     raise AssertionError(f"Tab does not come to {name}")
 
 
-async def _act(look: Look, question: str, verb: str, told: str, *, first: bool = False) -> None:
-    """Press what has the focus, confirm, give the token the first time, and wait for what is told of it."""
+async def _act(look: Look, question: str, verb: str, told: str) -> None:
+    """Press what has the focus, confirm, and wait for what is told of it."""
     await look.page.keyboard.press("Enter")
     await expect(look.page.get_by_role("dialog", name=question)).to_be_visible()
     await _tab_to(look, verb)
     await look.page.keyboard.press("Enter")
-    if first:
-        await look.give_token()
     await expect(look.page.locator(".toast")).to_contain_text(told)
     assert told in (await look.page.locator("#said").inner_text())  # who does not see it hears it
 
@@ -74,7 +87,7 @@ async def _pauses_and_resumes(look: Look) -> None:
     await look.page.keyboard.press("Escape")  # no
     await expect(look.page.get_by_role("dialog")).to_have_count(0)
     assert await look.page.evaluate("document.activeElement.id") == "intake"  # back where it was
-    await _act(look, "Pause intake?", "Pause intake", "takes up no more jobs", first=True)
+    await _act(look, "Pause intake?", "Pause intake", "takes up no more jobs")
     await expect(look.page.locator("#intake")).to_have_text("Resume intake")
     await expect(look.page.locator("#ready")).to_contain_text("not ready: paused")
     assert await look.page.evaluate("document.activeElement.id") == "intake"
