@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,3 +203,25 @@ async def test_check_says_where_the_guard_lets_nothing_through(
     assert (await reach(good)).startswith("127.0.0.1 is at 127.0.0.1; ")
     (check,) = await run("webhooks", checkers(good, offline=False)["webhooks"], good)
     assert check.ok
+
+
+async def test_a_name_server_that_hangs_holds_up_no_other_look_up(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More look-ups hang than the event loop has threads for all of its own."""
+    answered = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        answered.wait(30)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    try:
+        async with open_poster(make_settings(timeout_seconds=1)) as poster:
+            posting = [asyncio.create_task(poster.post(f"http://n{n}.example/", "id", "{}")) for n in range(6)]
+            async with asyncio.timeout(20):
+                assert await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+                found = await asyncio.gather(*posting)
+    finally:
+        answered.set()
+    assert {each.how for each in found} == {"failed"}

@@ -22,6 +22,7 @@ from v2td.fetch.transfer import open_session
 from v2td.fetch.urls import parse_http
 from v2td.retry import retry_after_seconds
 from v2td.tls import verifying
+from v2td.webhooks.resolver import OwnThreadsResolver
 from v2td.webhooks.signing import Signer
 
 # Of an answer's body: enough to use the connection again where receivers say little. Nobody looks at it.
@@ -129,10 +130,14 @@ async def open_poster(settings: Settings, resolver: AbstractResolver | None = No
     ours = settings.webhooks
     secrets = [each for each in (ours.secret, ours.old_secret) if each is not None]
     assert secrets
-    async with open_session(
-        rules(settings),
-        tls=verifying(ours.ca_file, "webhooks.ca_file"),
-        sockets=socket_factory(ours.allowed_networks),
-        resolver=resolver,
-    ) as session:
-        yield Poster(session, settings, Signer(secrets))
+    resolver = resolver or OwnThreadsResolver()
+    try:
+        async with open_session(
+            rules(settings),
+            tls=verifying(ours.ca_file, "webhooks.ca_file"),
+            sockets=socket_factory(ours.allowed_networks),
+            resolver=resolver,
+        ) as session:
+            yield Poster(session, settings, Signer(secrets))
+    finally:
+        await resolver.close()  # which a session closes only when it is its own
