@@ -67,23 +67,24 @@ class Receiver(Fragile):
     program: Path
     folder: Path
     ports: tuple[int, int]
+    pem: Path | None = None
     process: Process | None = None
 
     @property
     def grpc(self) -> str:
         """The endpoint of OTLP over gRPC."""
-        return f"http://127.0.0.1:{self.ports[0]}"
+        return f"{self._scheme}://127.0.0.1:{self.ports[0]}"
 
     @property
     def http(self) -> str:
         """The endpoint of OTLP over HTTP."""
-        return f"http://127.0.0.1:{self.ports[1]}"
+        return f"{self._scheme}://127.0.0.1:{self.ports[1]}"
 
     async def start(self) -> None:
         """Starts it and waits until both ports answer.  Raises ServiceError."""
         log = self.folder / f"{PROGRAM}.log"
         addresses = [f"127.0.0.1:{port}" for port in self.ports]
-        command: list[str | Path] = [self.program, *addresses, self._file]
+        command: list[str | Path] = [self.program, *addresses, self._file, *([self.pem] if self.pem else [])]
         self.process = spawn(PROGRAM, command, log=log, cwd=self.folder)
         await until_answers(self.process, self._answers, log=log, timeout_seconds=_START_SECONDS)
 
@@ -109,15 +110,19 @@ class Receiver(Fragile):
         ]
 
     @property
+    def _scheme(self) -> str:
+        return "https" if self.pem else "http"
+
+    @property
     def _file(self) -> Path:
         return self.folder / "spans.jsonl"
 
 
 @asynccontextmanager
-async def running(build: Path, folder: Path) -> AsyncIterator[Receiver]:
-    """A receiver of that build, which is gone at the end.  Raises ServiceError."""
+async def running(build: Path, folder: Path, pem: Path | None = None) -> AsyncIterator[Receiver]:
+    """A receiver of that build, over TLS with a certificate, which is gone at the end.  Raises ServiceError."""
     first, second = free_ports(2)
-    receiver = Receiver(build / PROGRAM, folder, (first, second))
+    receiver = Receiver(build / PROGRAM, folder, (first, second), pem)
     try:
         await receiver.start()
         yield receiver

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.services import build, otlp
 from v2td.config import Settings, TracingSettings
@@ -38,3 +39,18 @@ async def test_a_collector_and_none(tmp_path: Path) -> None:
         wrong = await check(endpoint=receiver.http + "/elsewhere", protocol="http")
         assert (wrong.ok, wrong.detail) == (False, f"send spans: {receiver.http}/elsewhere: 404")
     assert not (await check(endpoint=receiver.http, protocol="http", timeout_seconds=0.5)).ok
+
+
+async def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only to a collector whose certificate is by a known authority; one of your own is named in the environment."""
+    authority = trustme.CA()
+    pem, trusted = tmp_path / "server.pem", tmp_path / "ca.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    authority.cert_pem.write_to_path(trusted)
+    async with otlp.running(build.built("otlp"), tmp_path, pem) as receiver:
+        for protocol in ("grpc", "http"):
+            asked = {"endpoint": getattr(receiver, protocol), "protocol": protocol}
+            assert not (await check(**asked, timeout_seconds=0.5)).ok
+            with monkeypatch.context() as patch:
+                patch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(trusted))
+                assert (await check(**asked)).ok

@@ -1,8 +1,8 @@
 // Command otlp-receiver is the OpenTelemetry collector's own receiver of OTLP, over gRPC and over HTTP.
 //
-//	otlp-receiver GRPC_ADDRESS HTTP_ADDRESS FILE
+//	otlp-receiver GRPC_ADDRESS HTTP_ADDRESS FILE [PEM]
 //
-// It appends a line to FILE for each request: {"authorization": what the header said, "request": OTLP's JSON}.
+// With a certificate and its key in PEM it speaks TLS only. It appends a line to FILE for each request: {"authorization": what the header said, "request": OTLP's JSON}.
 package main
 
 import (
@@ -33,10 +33,15 @@ func main() {
 	check(err)
 	factory := otlpreceiver.NewFactory()
 	config := factory.CreateDefaultConfig()
-	check(confmap.NewFromStringMap(map[string]any{"protocols": map[string]any{
-		"grpc": map[string]any{"endpoint": os.Args[1], "include_metadata": true},
-		"http": map[string]any{"endpoint": os.Args[2], "include_metadata": true},
-	}}).Unmarshal(config))
+	protocols := map[string]any{}
+	for number, name := range []string{"grpc", "http"} {
+		protocol := map[string]any{"endpoint": os.Args[1+number], "include_metadata": true}
+		if len(os.Args) > 4 {
+			protocol["tls"] = map[string]any{"cert_file": os.Args[4], "key_file": os.Args[4]}
+		}
+		protocols[name] = protocol
+	}
+	check(confmap.NewFromStringMap(map[string]any{"protocols": protocols}).Unmarshal(config))
 	receiver, err := factory.CreateTraces(ctx, receiver.Settings{
 		ID:                component.NewID(factory.Type()),
 		TelemetrySettings: componenttest.NewNopTelemetrySettings(),
