@@ -44,11 +44,11 @@ class Following(Priority):
         self.job = job
         self.ranked_by = 0  # the id of the command that set the priority
         self._commands = commands
-        self._task = asyncio.current_task()
         self._reason: str | None = None
         self._settled = False
 
     def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
         self._commands.under_way[self.job.id] = self
         self._before = CURRENT.set(self)
         return self
