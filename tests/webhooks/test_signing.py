@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
 from tests.webhooks.conftest import new_secret
-from v2td.config import WebhookSettings
+from v2td.config import Settings, WebhookSettings, redacted
 from v2td.webhooks.signing import Signer
 
 # From the specification.
@@ -61,3 +62,12 @@ def test_nobody_is_told_what_is_not_signed() -> None:
         WebhookSettings(url="https://example.com/")
     with pytest.raises(ValidationError, match="without a user name"):
         WebhookSettings(url="https://user:pass@example.com/", secret=SecretStr(SECRET))
+
+
+def test_settings_are_shown_without_the_query_of_the_url() -> None:
+    url = "https://example.com/hook?token=canary"
+    settings = Settings(webhooks=WebhookSettings(url=url, secret=SecretStr(SECRET)))
+    shown = json.dumps(redacted(settings))
+    assert "https://example.com/hook?***" in shown
+    assert "canary" not in shown
+    assert SECRET not in shown

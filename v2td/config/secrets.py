@@ -143,10 +143,15 @@ def holds_secret(key: str, value: str) -> bool:
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
-    """All settings as JSON values for people to see: DSNs without password, other secrets masked."""
+    """All settings as JSON values for people to see: DSNs without password, other secrets masked.
+
+    Of webhooks.url the query is masked too, which may be what its receiver knows us by.
+    """
     shown: dict[str, Any] = settings.model_dump(mode="json")  # pydantic masks SecretStr
     for name in ("dsn", "read_dsn"):
         secret: SecretStr | None = getattr(settings.database, name)
         if secret is not None:
             shown["database"][name] = without_password(secret.get_secret_value())
+    if (url := settings.webhooks.url) is not None and "?" in url:
+        shown["webhooks"]["url"] = f"{url.partition('?')[0]}?{MASK}"
     return shown
