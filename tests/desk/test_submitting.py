@@ -15,6 +15,7 @@ from tests.daemon.proxy import Proxy
 from tests.desk.conftest import Office, ask, served
 from v2td.admin.jobs_desk import DeskError, Trouble
 from v2td.desk import submitting
+from v2td.errors import ServiceError
 from v2td.intake import acknowledged_time, cluster_id
 from v2td.jobs import Coordinates
 from v2td.store import open_database, submissions
@@ -190,3 +191,10 @@ def test_the_time_of_a_record_is_its_own(told: int, kind: int, expected: int) ->
     sent = max(1000, expected) if told == 0 else 1000
     metadata = RecordMetadata("t", 0, TopicPartition("t", 0), 5, told, kind, 0)
     assert acknowledged_time(metadata, sent) == expected
+
+
+async def test_a_topic_that_is_not_there_is_named_at_the_start(office: Office) -> None:
+    api = office.settings.api.model_copy(update={"jobs_topic": "not-there"})
+    with pytest.raises(ServiceError, match=r"no topic not-there \(create it, or set api\.jobs_topic\)"):
+        async with office.desk(office.settings.model_copy(update={"api": api})):
+            pass

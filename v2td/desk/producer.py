@@ -11,7 +11,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from v2td.config import KafkaSettings
-from v2td.intake import acknowledged_time, client_options, cluster_id
+from v2td.errors import ServiceError
+from v2td.intake import acknowledged_time, admin_client, client_options
 from v2td.jobs import Coordinates, Headers
 from v2td.logs import get_logger
 
@@ -26,20 +27,24 @@ class Producer:
     takes its place.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings
+        self._topic = topic
         self._replacing = asyncio.Lock()
         self._stopping: set[asyncio.Task[None]] = set()  # those that were replaced
 
     async def __aenter__(self) -> Self:
-        self.cluster_id = await cluster_id(self._settings)
+        async with admin_client(self._settings) as admin:
+            self.cluster_id = str((await admin.describe_cluster()).get("cluster_id") or "")
+            if self._topic not in await admin.list_topics():  # one that is misspelt must not come about
+                raise ServiceError("take jobs", f"there is no topic {self._topic}", "create it, or set api.jobs_topic")
         self._producer = await self._started()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(self._stop(self._producer), *self._stopping)
 
-    async def send(self, topic: str, key: bytes, value: bytes, headers: Headers) -> Coordinates:
+    async def send(self, key: bytes, value: bytes, headers: Headers) -> Coordinates:
         """Return where the record is, however long that takes; raises KafkaError when it surely is nowhere.
 
         A cancellation leaves open whether it is sent.
@@ -47,13 +52,13 @@ class Producer:
         producer = self._producer
         now = int(time.time() * 1000)
         try:
-            sent = await producer.send(topic, value, key=key, timestamp_ms=now, headers=list(headers))
+            sent = await producer.send(self._topic, value, key=key, timestamp_ms=now, headers=list(headers))
             record = await sent
         except KafkaError:
             await self._replace(producer)
             raise
         timestamp_ms = acknowledged_time(record, now)
-        return Coordinates(self.cluster_id, topic, record.partition, record.offset, timestamp_ms)
+        return Coordinates(self.cluster_id, record.topic, record.partition, record.offset, timestamp_ms)
 
     async def partition_of(self, topic: str, key: bytes) -> int:
         """Return the partition that records with the key go to; raises KafkaError."""

@@ -41,6 +41,7 @@ ANSWER_SECONDS = 5.0  # longest wait of a caller
 HOLD_SECONDS = 10.0  # how often an instance says that it is still sending
 CLAIM_SECONDS = 60.0  # who says nothing for so long is gone
 FIND_SECONDS = 60.0  # longest search in Kafka
+NOTE_SECONDS = 2.0  # longest wait at the end
 MAX_UNDER_WAY = 2000  # requests that wait for Kafka
 RETRY_SECONDS = 5
 BACKOFF = Backoff(initial=0.5, maximum=10)
@@ -78,7 +79,7 @@ class Submitting:
         self._database = database
         self._known = Known.of(settings)
         self._topic = settings.api.jobs_topic or settings.kafka.topics[0]
-        self._producer = Producer(settings.kafka)
+        self._producer = Producer(settings.kafka, self._topic)
         self._reservations = Together[Reservation, Submission | None](lambda all_: submissions.reserve(database, all_))
         self._completions = Together[Acknowledged, bool](lambda all_: submissions.complete(database, all_))
         self._under_way: dict[str, tuple[str, asyncio.Task[Taken]]] = {}  # by key, with the request's digest
@@ -91,6 +92,8 @@ class Submitting:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._notes:  # what Kafka has is to be known as such
+            await asyncio.wait(self._notes, timeout=NOTE_SECONDS)
         tasks = [*(task for _, task in self._under_way.values()), *self._notes]
         for task in tasks:
             task.cancel()
@@ -181,7 +184,7 @@ class Submitting:
         """Send the record, and say so as long as that takes."""
         message = request.message
         headers = ((SUBMISSION, request.mark),)
-        sending = asyncio.create_task(self._producer.send(self._topic, message.key, message.value, headers))
+        sending = asyncio.create_task(self._producer.send(message.key, message.value, headers))
         try:
             while not (await asyncio.wait([sending], timeout=HOLD_SECONDS))[0]:
                 try:

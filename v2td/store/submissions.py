@@ -7,7 +7,7 @@ by an instance that says so from time to time (`hold`), or by one that is gone: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
@@ -105,7 +105,7 @@ async def reserve(database: Database, wanted: Sequence[Reservation]) -> list[Sub
     missing = list(wanted)
     async with database.acquire("note what is submitted") as connection:
         while missing:
-            columns = list(zip(*(astuple(each) for each in missing), strict=True))
+            columns = _columns(Reservation, missing)
             new = {row["idempotency_key"] for row in await connection.fetch(_RESERVE, *columns)}
             others = [each.idempotency_key for each in missing if each.idempotency_key not in new]
             if others:
@@ -119,7 +119,7 @@ async def reserve(database: Database, wanted: Sequence[Reservation]) -> list[Sub
 
 async def complete(database: Database, acknowledged: Sequence[Acknowledged]) -> list[bool]:
     """Note where records are; False for a key that somebody else has completed meanwhile. Raises ServiceError."""
-    columns = list(zip(*(astuple(each) for each in acknowledged), strict=True))
+    columns = _columns(Acknowledged, acknowledged)
     async with database.acquire("note what Kafka has") as connection:
         done = {row["idempotency_key"] for row in await connection.fetch(_COMPLETE, *columns)}
     return [each.idempotency_key in done for each in acknowledged]
@@ -155,3 +155,7 @@ async def windows_saved(database: Database, job: UUID) -> int:
     """Return how many windows of an unfinished job are kept; raises ServiceError."""
     async with database.acquire("count finished windows") as connection:
         return int(await connection.fetchval(_WINDOWS, job))
+
+
+def _columns(row: type, rows: Sequence[object]) -> list[list[object]]:
+    return [[getattr(each, field.name) for each in rows] for field in fields(row)]
