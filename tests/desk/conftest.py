@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ async def office(services: Services, topic: MakeTopic, database: str) -> AsyncIt
         bootstrap_servers=(services.kafka_bootstrap,),
         topics=(await topic(partitions=2, name="jobs"),),
         dead_letter_topic=await topic(name="dead"),
-        group_id="office",
+        group_id=f"office-{secrets.token_hex(6)}",
     )
     settings = Settings(kafka=kafka, database=DatabaseSettings(dsn=SecretStr(database), pool_min=0))
     async with open_database(settings.database) as opened:

@@ -7,7 +7,7 @@ import hashlib
 import json
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import RecordMetadata
 from pydantic import SecretStr
 
@@ -15,6 +15,7 @@ from tests.daemon.proxy import Proxy
 from tests.desk.conftest import Office, ask, served
 from v2td.admin.jobs_desk import DeskError, Trouble
 from v2td.desk import submitting
+from v2td.desk.positions import Positions
 from v2td.errors import ServiceError
 from v2td.intake import acknowledged_time, cluster_id
 from v2td.jobs import Coordinates
@@ -198,3 +199,19 @@ async def test_a_topic_that_is_not_there_is_named_at_the_start(office: Office) -
     with pytest.raises(ServiceError, match=r"no topic not-there \(create it, or set api\.jobs_topic\)"):
         async with office.desk(office.settings.model_copy(update={"api": api})):
             pass
+
+
+async def test_the_position_is_what_the_group_has_not_committed(office: Office) -> None:
+    positions = Positions(office.settings.kafka, lambda _topic, _partition: None)
+    (topic,), group = office.settings.kafka.topics, office.settings.kafka.group_id
+    assert await positions.of(topic, 0, 5) is None
+    servers = list(office.settings.kafka.bootstrap_servers)
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    consumer.assign([TopicPartition(topic, 0)])
+    await consumer.commit({TopicPartition(topic, 0): 3})
+    await consumer.stop()
+    positions = Positions(office.settings.kafka, lambda _topic, _partition: None)
+    assert [await positions.of(topic, 0, offset) for offset in (2, 3, 5)] == [0, 0, 2]
+    assert await positions.of(topic, 1, 5) is None
+    assert await Positions(office.settings.kafka, lambda _topic, _partition: 4).of(topic, 0, 5) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Self
 
@@ -12,6 +11,7 @@ from v2td.board import Board
 from v2td.config import Settings
 from v2td.desk.acts import Changes
 from v2td.desk.lists import Lists
+from v2td.desk.positions import Committed, Positions
 from v2td.desk.states import States, links
 from v2td.desk.submitting import Submitting
 from v2td.desk.transcripts import text_of
@@ -23,12 +23,10 @@ MAX_NUMBER = 2**63 - 1  # of Postgres's bigint
 class Desk:
     """Serves many at a time; an async context manager. `committed` tells a partition's offset where it is known."""
 
-    def __init__(
-        self, settings: Settings, database: Database, board: Board, committed: Callable[[str, int], int | None]
-    ) -> None:
+    def __init__(self, settings: Settings, database: Database, board: Board, committed: Committed) -> None:
         self._database = database
         self._submitting = Submitting(settings, database)
-        self._states = States(database, board, self._submitting.find, committed)
+        self._states = States(database, board, self._submitting.find, Positions(settings.kafka, committed))
         self._changes = Changes(settings, database, self._states)
         self._lists = Lists(database)
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from v2td.admin.jobs_desk import DeskError, Trouble
 from v2td.admin.jobs_shapes import Fault, Heard, JobState, Links, Progress, State, Step
 from v2td.board import Board, Finished
+from v2td.desk.positions import Positions
 from v2td.errors import ErrorClass
 from v2td.messages import without_secrets
 from v2td.messages.request import MAX_ID
@@ -20,8 +21,6 @@ from v2td.store.submissions import Submission
 
 T = TypeVar("T")
 
-Committed = Callable[[str, int], int | None]  # of a topic's partition; None: not known here
-
 
 class States:
     """Looks jobs up; `just_submitted` are those whose rows may not tell yet."""
@@ -31,13 +30,13 @@ class States:
         database: Database,
         board: Board,
         just_submitted: Callable[[UUID], Submission | None],
-        committed: Committed,
+        positions: Positions,
     ) -> None:
         self._database = database
         self._reader = Reader(database)
         self._board = board
         self._just_submitted = just_submitted
-        self._committed = committed
+        self._positions = positions
 
     async def of(self, job: str) -> JobState:
         """Return what is known of a job; raises DeskError when it is unknown or several are, ServiceError."""
@@ -72,7 +71,7 @@ class States:
                 return None
             submission = rows[0]
         saved = await submissions.windows_saved(self._database, row_id)
-        return self._queued(submission, saved)
+        return await self._queued(submission, saved)
 
     async def _named(self, name: str) -> JobState:
         """Return the state of the one job that its message calls so."""
@@ -84,12 +83,11 @@ class States:
             raise _unknown()
         return found
 
-    def _queued(self, submission: Submission, saved: int) -> JobState:
+    async def _queued(self, submission: Submission, saved: int) -> JobState:
         assert submission.id is not None
         assert submission.kafka_partition is not None
         assert submission.kafka_offset is not None
-        committed = self._committed(submission.topic, submission.kafka_partition)
-        position = None if committed is None or saved else max(0, submission.kafka_offset - committed)
+        at = (submission.topic, submission.kafka_partition, submission.kafka_offset)
         return JobState(
             id=submission.id,
             job_id=submission.job_id,
@@ -101,7 +99,7 @@ class States:
             priority=None,
             submitted_at=submission.created_at,
             ended_at=None,
-            position=position,
+            position=None if saved else await self._positions.of(*at),
             windows_saved=saved,
             progress=None,
             fault=None,
