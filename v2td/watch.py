@@ -79,7 +79,7 @@ class Watch:
         self._board = board
         self._fetches = settings.fetch.concurrency
         self._failed_before = _by_class()
-        self._totals = deque([self._sums()], maxlen=int(RATE_SECONDS / SAMPLE_SECONDS) + 1)
+        self._totals = deque([self._sums(time.monotonic())], maxlen=int(RATE_SECONDS / SAMPLE_SECONDS) + 1)
         self._points: deque[Point] = deque(maxlen=int(HISTORY_SECONDS / SAMPLE_SECONDS))
         self._changed = asyncio.Condition()
         self.number = 0  # of the last sample
@@ -89,7 +89,7 @@ class Watch:
     async def run(self, status: Callable[[], dict[str, Any]]) -> None:
         """Take samples, for ever; `status` returns what /status shows."""
         while True:
-            self.sample(status())
+            self.sample(status(), time.monotonic())
             async with self._changed:
                 self._changed.notify_all()
             await asyncio.sleep(SAMPLE_SECONDS)
@@ -106,9 +106,9 @@ class Watch:
         points = list(islice(reversed(self._points), 0, None, step))[::-1]
         return {"fields": Point._fields, "points": [[_rounded(each) for each in point] for point in points]}
 
-    def sample(self, status: dict[str, Any]) -> None:
+    def sample(self, status: dict[str, Any], monotonic: float) -> None:
         """Take note of everything once; with a thousand jobs that takes some milliseconds."""
-        now = self._sums()
+        now = self._sums(monotonic)
         self._totals.append(now)
         rates = now.rates(self._totals[0])
         waits = _backlog(status["partitions"], self._board.recent, rates)
@@ -130,10 +130,10 @@ class Watch:
         }
         self.number += 1
 
-    def _sums(self) -> _Totals:
+    def _sums(self, monotonic: float) -> _Totals:
         board, failed = self._board, self._failed().total()
         jobs = board.finished["transcribed"] + failed
-        return _Totals(time.monotonic(), jobs, failed, board.audio_seconds, board.busy_seconds)
+        return _Totals(monotonic, jobs, failed, board.audio_seconds, board.busy_seconds)
 
     def _failed(self) -> Counter[str]:
         """Return the failures by class; of messages that never became a job, too, which the board does not know."""
