@@ -6,6 +6,7 @@ The long form is in `long_form.py`: make test-systemd.
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -49,6 +50,10 @@ async def test_ready_hardened_at_work_and_drained_by_an_upgrade(installed: Insta
     await installed.world.until_finished(1, 30)
     (row,) = await installed.world.rows("SELECT text FROM transcriptions")
     assert row["text"] == next(each.text for each in bundled.recordings() if each.name == SHORT)
+    entries = container.run("journalctl", "--no-pager", "--output=json", "--priority=info", f"--unit={unit}")
+    said_so = [each for each in map(json.loads, entries.splitlines()) if '"event": "transcribed"' in each["MESSAGE"]]
+    assert [each["PRIORITY"] for each in said_so] == ["6"]  # journald took it off the line
+    assert json.loads(said_so[0]["MESSAGE"])["level"] == "info"
 
     # An upgrade stops it: what is under way then is finished, durable and committed. Then the new one runs.
     await installed.submit(LONG, LONG)

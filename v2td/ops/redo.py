@@ -222,7 +222,8 @@ class Redoer:
             request.read(value, self._settings)
         except JobError as error:
             return error.reason
-        trace = row.timings.get("trace")
+        told = row.timings.get("trace")
+        trace = told if isinstance(told, str) else None  # a provider of somebody's own may say anything there
         return _Message(row.id, SourceRecord(str(row.id).encode() if key is None else key, value, ()), trace)
 
     async def _send(self, messages: Sequence[_Message], before: dict[UUID, Asked]) -> list[Redone]:

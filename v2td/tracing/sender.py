@@ -105,12 +105,23 @@ class Sender:
         for start in range(0, len(spans), MAX_REQUEST):  # a long recording's alone may be more
             request = spans[start : start + MAX_REQUEST]
             self._in_hand = len(spans) - start
-            if self._exporter.export(request) is SpanExportResult.SUCCESS:
+            taken = self._taken(request)
+            if self._given_up:  # who gave up has counted them
+                return
+            if taken:
                 _SENT.inc(len(request))
             else:
                 self._failed += len(request)
                 _LOST.inc(len(request))
         self._in_hand = 0
+
+    def _taken(self, request: list[ReadableSpan]) -> bool:
+        try:
+            return self._exporter.export(request) is SpanExportResult.SUCCESS
+        except Exception:  # the thread is to live on, whatever a library raises
+            if not self._given_up:  # else it was closed under way
+                log.exception("spans not sent")
+            return False
 
     def _say(self, *, now: bool = False) -> None:
         """Log what was lost, once in SAY_SECONDS."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -16,6 +15,7 @@ from v2td import __version__
 from v2td.jobs import Coordinates
 from v2td.stages import Step, Trace
 from v2td.tracing.contexts import NAME
+from v2td.tracing.windows import HeardWindow
 
 TRANSCRIBE = "transcribe"
 COMMIT = "commit"
@@ -33,7 +33,7 @@ Attributes = dict[str, str | int | float | tuple[str, ...]]
 class Ended:
     """All that the spans of a job say; `began_at` is a time.time(), `seconds` its duration.
 
-    `record` is where the record that asked for it is. `windows` are those of the row's timings. `size` is in bytes,
+    `record` is where the record that asked for it is. `size` is in bytes,
     None where no recording came. `reason` says why it failed; `links` are spans, as `Trace.told`, by what they are.
     """
 
@@ -44,7 +44,7 @@ class Ended:
     steps: tuple[Step, ...]
     file: str
     size: int | None
-    windows: Sequence[Mapping[str, Any]]
+    windows: Sequence[HeardWindow]
     attributes: Mapping[str, str | int | float | None]
     error_class: str | None
     reason: str | None
@@ -132,9 +132,9 @@ class Spans:
 
     def _windows(self, heard_in: ReadableSpan, told: Ended) -> Iterator[ReadableSpan]:
         for window in told.windows:
-            start, end = _times(told, window["start"], window["seconds"])
-            names = ("index", "slot", "flags", "batch")  # not all hearers have slots
-            attributes: Attributes = {f"v2td.window.{name}": window[name] for name in names if name in window}
+            start, end = _times(told, window.start, window.seconds)
+            attributes: Attributes = {"v2td.window.flags": tuple(map(_text, window.flags))}
+            attributes |= {f"v2td.window.{name}": number for name, number in window.numbers}
             yield self._child(heard_in.context, WINDOW, start, end, attributes)
 
     def _child(

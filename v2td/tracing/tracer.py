@@ -20,6 +20,7 @@ from v2td.tracing.contexts import Contexts, is_told
 from v2td.tracing.exporters import exporter_of
 from v2td.tracing.sender import Sender
 from v2td.tracing.spans import Committed, Ended, Spans
+from v2td.tracing.windows import windows_of
 
 
 class Tracer:
@@ -80,8 +81,7 @@ def _ended(trail: Trail, outcome: Outcome | None, *, windows: bool) -> Ended:
         steps=tuple(trail.steps),
         file=without_secrets(job.audio_url),
         size=heard.audio_bytes if heard else None,
-        # What was heard before a restart took no time in this one.
-        windows=[each for each in timings.get("windows", ()) if each["seconds"] > 0] if windows else (),
+        windows=windows_of(timings) if windows else (),
         attributes={
             "v2td.job": str(job.id),
             "v2td.job_id": job.job_id,
