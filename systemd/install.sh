@@ -155,7 +155,7 @@ if [[ -d $stage/venv ]]; then
 fi
 rm -rf "$destdir$prefix/doc"
 install -d -m 0755 "$destdir$prefix/doc"
-install -m 0644 "$source"/docs/*.md "$destdir$prefix/doc"
+install -m 0644 "$source"/docs/*.md "$source"/docs/v2td.1 "$destdir$prefix/doc"
 install -d -m 0755 "$destdir$prefix/doc/deploy"
 install -m 0644 "$source"/docs/deploy/* "$destdir$prefix/doc/deploy"
 install -d -m 0755 "$destdir$prefix/doc/prometheus" "$destdir$prefix/doc/grafana"

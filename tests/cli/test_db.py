@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import pytest
 from typer.testing import CliRunner
@@ -14,8 +15,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 
 async def test_upgrade_and_version(run: CliRunner, database: str) -> None:
-    def answer(command: str) -> str:
-        result = run.invoke(app, ["db", command], env={"V2TD_DATABASE__DSN": database})
+    def answer(*command: str) -> str:
+        result = run.invoke(app, ["db", *command], env={"V2TD_DATABASE__DSN": database})
         assert result.exit_code == 0, result.output
         return result.output
 
@@ -25,6 +26,8 @@ async def test_upgrade_and_version(run: CliRunner, database: str) -> None:
     assert await schema_version(database) == latest
     assert await asyncio.to_thread(answer, "upgrade") == f"the schema is up to date: version {latest}\n"
     assert await asyncio.to_thread(answer, "version") == f"database: {latest}, this v2td: {latest}\n"
+    assert json.loads(await asyncio.to_thread(answer, "upgrade", "--json")) == {"applied": [], "version": latest}
+    assert json.loads(await asyncio.to_thread(answer, "version", "--json")) == {"database": latest, "v2td": latest}
 
 
 @pytest.mark.parametrize("command", ["upgrade", "version"])

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,9 @@ async def test_a_pulled_model_transcribes(v2td: Run, settings: dict[str, str], m
     assert {path.name for path in (models / "tiny").iterdir()} == set(hub.files) - {"README.md"} | {"SHA256SUMS"}
     listed = await v2td("model", "list", **settings)
     assert listed.stdout.startswith("tiny\t")
+    (entry, demo) = json.loads((await v2td("model", "list", "--json", **settings)).stdout)["models"]
+    assert (entry["name"], entry["path"], demo["name"]) == ("tiny", str(models / "tiny"), "demo")
+    assert entry["bytes"] > 0
     assert (await v2td("model", "path", "tiny", **settings)).stdout == f"{models / 'tiny'}\n"
     answer = await v2td("transcribe", "--model", "tiny", RECORDING.path, **settings)
     assert answer.stdout.split() == RECORDING.text.split()

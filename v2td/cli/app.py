@@ -15,6 +15,7 @@ from v2td.cli import (
     check,
     commands,
     db,
+    debug,
     demo,
     dlq,
     export,
@@ -33,6 +34,8 @@ from v2td.cli import (
     webhooks,
 )
 from v2td.errors import ServiceError, first_of
+
+EXIT_CODES = "Exit codes: 0 done, 1 not done (`error: …` says why), 2 wrong usage, 130 interrupted."
 
 
 class Commands(TyperGroup):
@@ -65,6 +68,7 @@ app.command(rich_help_panel="To try it")(demo.demo)
 app.command(rich_help_panel="To try it")(transcribe.transcribe)
 app.command(rich_help_panel="The service")(route.route)
 app.add_typer(cache.app, name="cache", rich_help_panel="The service")
+app.add_typer(debug.app, name="debug", rich_help_panel="The service")
 app.add_typer(db.app, name="db", rich_help_panel="The service")
 app.add_typer(model.app, name="model", rich_help_panel="The service")
 app.add_typer(storage.app, name="storage", rich_help_panel="The service")
@@ -81,6 +85,18 @@ app.command(rich_help_panel="Results")(search.search)
 app.command(rich_help_panel="Results")(show.show)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel="Jobs")
 app.add_typer(schema.app, name="schema", rich_help_panel="Jobs")
+
+
+def _tell_exit_codes(of: typer.Typer) -> None:
+    """Let each command's help end with what its exit codes mean."""
+    for command in of.registered_commands:
+        command.epilog = command.epilog or EXIT_CODES
+    for group in of.registered_groups:
+        if group.typer_instance is not None:
+            _tell_exit_codes(group.typer_instance)
+
+
+_tell_exit_codes(app)
 
 
 def _version(on: bool) -> None:

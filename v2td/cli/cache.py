@@ -23,6 +23,8 @@ def info(*, json: Json = False, config: Config = None, overrides: Overrides = No
     """Say how many recordings are kept, how large they are, and where.
 
     How often they are of use is among the metrics: v2td_file_cache_total.
+
+    Example: `v2td cache info`
     """
     from v2td.ops import cache
 
@@ -45,6 +47,8 @@ def clear(
     """Delete the recordings that are kept; daemons may run meanwhile, and jobs keep what they have.
 
     Results of earlier jobs are not touched: they are rows, and entries in Redis that end by themselves.
+
+    Example: `v2td cache clear --yes`
     """
     from v2td.ops import cache
 

@@ -35,6 +35,8 @@ def check(
 
     Nothing is changed: no group is joined, no schema upgraded, no topic created. With --host the exit code is 0 in any
     case: no recommendation is needed to work.
+
+    Examples: `v2td check`, and `v2td check --offline --json | jq '.checks[] | select(.ok | not)'`.
     """
     from v2td.config import InvalidConfigError
     from v2td.ops.check import Check, slot_plan

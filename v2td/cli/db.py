@@ -10,7 +10,7 @@ import typer
 
 from v2td.cli.options import Json
 from v2td.cli.settings import Config, Overrides, load
-from v2td.cli.terminal import run_until_signal
+from v2td.cli.terminal import console, run_until_signal
 
 if TYPE_CHECKING:
     from v2td.store.search_index import IndexState
@@ -21,25 +21,35 @@ app = typer.Typer(no_args_is_help=True, help="The schema in Postgres: its versio
 
 
 @app.command()
-def upgrade(config: Config = None, overrides: Overrides = None) -> None:
-    """Apply the migrations that the database does not have yet; safe to run at any time, by any number at once."""
+def upgrade(*, json: Json = False, config: Config = None, overrides: Overrides = None) -> None:
+    """Apply the migrations that the database does not have yet; safe to run at any time, by any number at once.
+
+    Example: `v2td db upgrade`
+    """
     from v2td import store
 
     dsn = load(config, overrides).settings.database.dsn.get_secret_value()
-    applied = asyncio.run(store.upgrade(dsn))
-    if applied:
+    with console().status("upgrading the schema"):
+        applied = asyncio.run(store.upgrade(dsn))
+    if json:
+        typer.echo(jsonlib.dumps({"applied": list(applied), "version": store.latest_version()}))
+    elif applied:
         typer.echo(f"applied {', '.join(map(str, applied))}: the schema has version {store.latest_version()}")
     else:
         typer.echo(f"the schema is up to date: version {store.latest_version()}")
 
 
 @app.command()
-def version(config: Config = None, overrides: Overrides = None) -> None:
-    """Print the version of the schema in the database, and the one that this v2td works with."""
+def version(*, json: Json = False, config: Config = None, overrides: Overrides = None) -> None:
+    """Print the version of the schema in the database, and the one that this v2td works with.
+
+    Example: `v2td db version --json`
+    """
     from v2td import store
 
     dsn = load(config, overrides).settings.database.dsn.get_secret_value()
-    typer.echo(f"database: {asyncio.run(store.schema_version(dsn))}, this v2td: {store.latest_version()}")
+    found, ours = asyncio.run(store.schema_version(dsn)), store.latest_version()
+    typer.echo(jsonlib.dumps({"database": found, "v2td": ours}) if json else f"database: {found}, this v2td: {ours}")
 
 
 @app.command("search-index")

@@ -39,6 +39,8 @@ def demo(
     Bundled recordings in English and Vietnamese go through Kafka into Postgres, transcribed by a small bundled
     model; a damaged file and a malformed message fail as they should. Then everything stays up to be looked at
     until Ctrl-C, which ends and removes it all (--once does so by itself). Needs the extra `demo`.
+
+    Examples: `v2td demo`, or `v2td demo --once --json` in a script.
     """
     if missing := [name for name in EXTRA_PACKAGES if importlib.util.find_spec(name) is None]:
         raise ServiceError("run the demo", f"{', '.join(missing)} not installed", "pip install 'v2td[demo]'")

@@ -52,6 +52,8 @@ def list_(
     """List failures, newest first; dropped ones are hidden unless --state dropped is given.
 
     Prints for each the id of its row, when it failed (UTC), class, topic/partition/offset, state and reason.
+
+    Example: `v2td dlq list --class timeout --since 1d`
     """
     settings = load(config, overrides).settings
     selection = failures.selection(jobs, classes, since, until, topics=topics, states=states)
@@ -79,6 +81,8 @@ def show(
     """Show a failure, dropped or not, and its record, of which the row keeps 64 KiB.
 
     Of a message's own id that several share, all are shown.
+
+    Example: `v2td dlq show call-17`
     """
     found = run_until_signal(_show(load(config, overrides).settings, job))
     if not found:
@@ -114,6 +118,8 @@ def replay(
     What comes of it takes the failure's place, under the same id. Where the row keeps only the beginning of a record,
     the dead-letter topic is looked through for the rest. Prints for each the id of its row, sent, left (alone) or
     refused, and where its record went, or why it did not. Exit code 1 when one was refused or not found.
+
+    Example: `v2td dlq replay --class timeout --since 1d --dry-run`
     """
     settings = load(config, overrides).settings
     selection = failures.selection(jobs, classes, since, until, topics=topics, states=states)
@@ -153,6 +159,8 @@ def drop(
 
     Those that are to be replayed are left alone unless --state requested is given: if their record is on its way, it
     would become a job of its own. Exit code 1 when one was not found.
+
+    Example: `v2td dlq drop --class not_audio --until 30d --yes`
     """
     settings = load(config, overrides).settings
     selection = failures.selection(jobs, classes, since, until, topics=topics, states=states)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from v2td.cli.options import Json
 from v2td.cli.settings import Config, Overrides, load
 from v2td.cli.terminal import console, run_until_signal
 
@@ -26,7 +28,10 @@ def pull(
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
-    """Download a model from the hub into the models folder; it is used as engine.model = NAME."""
+    """Download a model from the hub into the models folder; it is used as engine.model = NAME.
+
+    Example: `v2td model pull base`
+    """
     settings = load(config, overrides).settings.engine
     path = run_until_signal(_pull(name, settings))
     typer.echo(f"{path.name} is in {path}")
@@ -60,12 +65,20 @@ async def _pull(name: str, settings: EngineSettings) -> Path:
 
 
 @app.command(name="list")
-def list_(config: Config = None, overrides: Overrides = None) -> None:
-    """List the models that are here: name, megabytes, folder."""
+def list_(*, json: Json = False, config: Config = None, overrides: Overrides = None) -> None:
+    """List the models that are here: name, megabytes, folder.
+
+    Example: `v2td model list --json | jq -r '.models[].name'`
+    """
     from v2td.ops import models
 
     settings = load(config, overrides).settings.engine
-    for each in models.installed(settings):
+    found = models.installed(settings)
+    if json:
+        entries = [{"name": each.name, "bytes": each.size_bytes, "path": str(each.path)} for each in found]
+        typer.echo(jsonlib.dumps({"models": [*entries, {"name": "demo", "bytes": None, "path": None}]}))
+        return
+    for each in found:
         typer.echo(f"{each.name}\t{each.size_bytes / MEGABYTE:.0f} MB\t{each.path}")
     typer.echo("demo\tbundled with v2td: a few hundred words of English and Vietnamese")
 
@@ -78,7 +91,10 @@ def path(
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
-    """Print the folder of a model."""
+    """Print the folder of a model.
+
+    Example: `v2td model path demo`
+    """
     from v2td.engine import find_model
 
     typer.echo(find_model(load(config, overrides, engine__model=name).settings.engine))

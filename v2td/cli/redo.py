@@ -89,6 +89,8 @@ def redo(
     goes on: what is there already is left alone, what is asked for is waited for. Prints for each the id of its row,
     done, sent, left (alone), failed or refused, and by whom, or why. Exit code 1 when one failed, was refused or not
     found.
+
+    Example: `v2td redo --model large-v3 --since 7d --where language=vi --dry-run`
     """
     from v2td.ops.redo import Target
 

@@ -60,7 +60,9 @@ def route(
     """Tell which provider would transcribe a recording, and what each rule says of it.
 
     Nothing is transcribed, and Kafka and Postgres are not needed. Exit code 1 when it hinges on something that is not
-    known: then that option is named. Try: v2td route --file call.wav --language zh
+    known: then that option is named.
+
+    Example: `v2td route --file call.wav --language zh`
     """
     from v2td.errors import JobError
     from v2td.ops.route import route as route_of

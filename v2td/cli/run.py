@@ -15,7 +15,8 @@ def run(config: Config = None, overrides: Overrides = None) -> None:
     """Run the daemon until SIGTERM or Ctrl-C, which let it finish what is under way; a second one ends it at once.
 
     Exit code 0 after a drain, 1 when it cannot go on (systemd starts it again), 130 after a second signal.
-    Example: v2td run --config config.toml --set engine.slots=4
+
+    Example: `v2td run --config config.toml --set engine.slots=4`
     """
     loaded = load(config, overrides)
 

@@ -16,7 +16,10 @@ def schema() -> None:
 
 @app.command()
 def message() -> None:
-    """Print the JSON Schema (draft 2020-12) of a job message."""
+    """Print the JSON Schema (draft 2020-12) of a job message.
+
+    Example: `v2td schema message > job.schema.json`
+    """
     from v2td.messages import message_schema
 
     typer.echo(json.dumps(message_schema(), indent=2, ensure_ascii=False))

@@ -23,7 +23,10 @@ app = typer.Typer(
 
 @app.command()
 def show(*, json: Json = False, config: Config = None, overrides: Overrides = None) -> None:
-    """Compare buckets with the sections output and storage; changes nothing. Exit code 1 when something differs."""
+    """Compare buckets with the sections output and storage; changes nothing. Exit code 1 when something differs.
+
+    Example: `v2td storage show`
+    """
     from v2td.ops import storage
 
     _report(run_until_signal(storage.show(load(config, overrides).settings)), json=json)
@@ -34,6 +37,8 @@ def apply(*, json: Json = False, config: Config = None, overrides: Overrides = N
     """Make the bucket, set lifecycle rules and notifications; others' rules stay. Safe to run at any time.
 
     Exit code 1 when the server refuses something: the rest is done all the same.
+
+    Example: `v2td storage apply`
     """
     from v2td.ops import storage
 

@@ -54,6 +54,9 @@ def submit(
     A local file is uploaded to s3.upload_bucket, or named as file:// if it lies below fetch.file_roots. Prints for
     each job the id of its row, topic/partition/offset and its source; with --wait the text, and exit code 1 unless
     all were transcribed.
+
+    Examples: `v2td submit --wait https://example.com/call.wav`,
+    `v2td submit s3://recordings/call.wav --language vi`.
     """
     if job_id is not None and len(sources) > 1:
         raise typer.BadParameter("one id cannot name several jobs", param_hint="--id")

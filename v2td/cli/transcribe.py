@@ -60,8 +60,10 @@ def transcribe(
 ) -> None:
     """Transcribe files here and now with the daemon's own decoders and engine; needs no Kafka and no Postgres.
 
-    The text goes to stdout, or with --output-dir to files. Try: v2td transcribe --model demo FILE, for the model
-    that v2td brings along (it knows a few hundred words), or `v2td model pull base` first, for a real one.
+    The text goes to stdout, or with --output-dir to files. The model `demo`, which v2td brings along, knows
+    a few hundred words; `v2td model pull base` brings a real one.
+
+    Example: `v2td transcribe --model demo --format srt --output-dir subtitles call.wav`
     """
     chosen = chosen_formats(formats)
     _check_outputs(files, chosen, output_dir)

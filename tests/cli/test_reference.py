@@ -1,0 +1,76 @@
+"""Every command says how it is used, what its exit codes mean, and is in the generated documents."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from v2td.cli.app import EXIT_CODES, app
+from v2td.cli.reference import FILES, ROOT, Command, commands, main, outdated
+
+WITHOUT_JSON = {"v2td run", "v2td transcribe", "v2td model pull", "v2td model path", "v2td schema message"}
+each_command = pytest.mark.parametrize("command", commands(), ids=lambda each: each.name)
+
+
+def examples(command: Command) -> list[str]:
+    """The commands in backticks behind `Example:`, without what they are piped into."""
+    _, _, told = command.help.partition("Example")
+    return [re.split(r" [|>] ", each)[0].removeprefix("sudo ") for each in re.findall(r"`([^`]+)`", told)]
+
+
+def test_committed_files_are_current() -> None:
+    assert outdated(ROOT) == [], "run: python -m v2td.cli.reference --write"
+
+
+def test_an_outdated_file_is_named_and_rewritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("v2td.cli.reference.ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/v2td.1").write_text("edited by hand\n")
+    assert main([]) == 1
+    assert "docs/v2td.1 is outdated: python -m v2td.cli.reference --write" in capsys.readouterr().out
+    assert main(["--write"]) == 0
+    assert main([]) == 0
+
+
+@each_command
+def test_every_command_has_an_example_that_is_valid(command: Command) -> None:
+    own = [each for each in examples(command) if each.startswith(command.name)]
+    assert own, f"{command.name}: end its docstring with Example: `{command.name} …`"
+    for example in own:
+        found: Any = typer.main.get_command(app)
+        _, *rest = shlex.split(example)
+        while hasattr(found, "commands"):
+            found = found.commands[rest.pop(0)]
+        found.make_context(command.name, rest)  # wrong usage is an error
+
+
+@each_command
+def test_every_command_tells_its_exit_codes(command: Command) -> None:
+    result = CliRunner().invoke(app, [*command.name.split()[1:], "--help"], env={"COLUMNS": "300"})
+    assert result.exit_code == 0
+    assert EXIT_CODES.replace("`", "") in result.stdout
+    assert "\x1b" not in result.stdout, "colour, and this is no terminal"
+
+
+def test_commands_answer_scripts_unless_there_is_nothing_to_say() -> None:
+    without = {each.name for each in commands() if not any("--json" in names for names, _ in each.parameters)}
+    assert without == WITHOUT_JSON
+
+
+@each_command
+def test_every_command_is_in_each_document(command: Command) -> None:
+    rendered = {name: render() for name, render in FILES.items()}
+    assert f"\n## {command.name}\n" in rendered["docs/commands.md"]
+    assert f"\n.SS {command.name.replace('-', chr(92) + '-')} " in rendered["docs/v2td.1"]
+
+
+def test_no_text_is_taken_for_a_request_of_the_manual_page() -> None:
+    for line in FILES["docs/v2td.1"]().splitlines():
+        assert re.match(r"\.(SH|SS|TH|TP|PP|B|I|\\\")(\s|$)", line) or not line.startswith((".", "'")), line
+        assert re.sub(r"\\(?:f[BIR]|[-e&\"])", "", line).count("\\") == 0, line
