@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import stat
+import sys
+import tarfile
+import tomllib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +25,7 @@ from v2td.daemon import _debugging
 
 TOKEN = "a-token-of-the-tests-0123456789"
 CANARY = "canary-in-a-query"
+JOBS = 12
 WAIT_SECONDS = 60
 
 
@@ -73,7 +79,7 @@ async def test_a_daemon_is_looked_into(world: World) -> None:
         await world.submit(
             *(
                 {"id": str(each), "audio_url": f"{world.web}/{bundled.recordings()[0].name}?{CANARY}"}
-                for each in range(40)
+                for each in range(JOBS)
             )
         )
         made = await asyncio.gather(get("profile", seconds="1", format="html"), get_second(session))
@@ -109,10 +115,46 @@ async def test_a_daemon_is_looked_into(world: World) -> None:
         await asyncio.sleep(0.5)
         process.resume()
         await until(lambda: late_again(before, found))
-        await world.until_finished(40, WAIT_SECONDS)
+        await world.until_finished(JOBS, WAIT_SECONDS)
         everything = [await get(path) for path in ("tasks", "slots", "loop")]
         assert CANARY not in "".join([*everything, html, json.dumps(speedscope)])
         assert TOKEN not in "".join(everything)
+        await bundle_holds_no_secret(world, daemon.port)
+
+
+async def bundle_holds_no_secret(world: World, port: int) -> None:
+    """Make a debug bundle of all this; it tells much, and neither secrets nor what was said or where it lay."""
+    file = world.folder / "bundle.tar.gz"
+    command = [sys.executable, "-m", "v2td", "debug", "bundle", "--config", str(world.folder / "config.toml")]
+    process = await asyncio.create_subprocess_exec(
+        *(*command, "--admin", f"http://127.0.0.1:{port}", "--output", str(file), "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, trouble = await process.communicate()
+    assert process.returncode == 0, trouble.decode()
+    told = json.loads(said)
+    assert set(told["missing"]) <= {"journal.txt"}, told  # no daemon of systemd's runs here
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with tarfile.open(file) as archive:
+        parts = {Path(each.name).name: archive.extractfile(each).read().decode() for each in archive}  # type: ignore[union-attr]  # all are files
+    manifest = json.loads(parts["manifest.json"])
+    assert {each["name"] for each in manifest["parts"] if each["error"] is None} | {"manifest.json"} == set(parts)
+    assert json.loads(parts["group.json"])["state"] == "Stable"
+    assert json.loads(parts["check.json"])["ok"]
+    tables = {each["name"] for each in json.loads(parts["tables.json"])["tables"]}
+    assert {"transcriptions", "failures"} <= tables
+    assert json.loads(parts["tasks.json"])["count"] > 5
+    assert "v2td_jobs_finished_total" in parts["metrics.txt"]
+    rows = await world.rows("SELECT text, audio_url FROM transcriptions")
+    assert len(rows) == JOBS
+    settings = tomllib.loads((world.folder / "config.toml").read_text())
+    password = settings["database"]["dsn"].split(":")[2].partition("@")[0]
+    canaries = [TOKEN, CANARY, password, settings["s3"]["secret_key"], "en-01.flac"]
+    for content in parts.values():
+        for secret in (*canaries, *(row["text"] for row in rows), *(row["audio_url"] for row in rows)):
+            assert secret
+            assert secret not in content
 
 
 async def get_second(session: aiohttp.ClientSession) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 INTERVAL = 0.01
 LOOP_INTERVAL = 0.002
 SPY_GRACE_SECONDS = 15.0
+SPY_OPTIONS = ("--nonblocking", "--idle", "--threads", "--full-filenames")
+_SPIED_THREAD = re.compile(r"thread \([^)]*\): MainThread")
 _SPIED = re.compile(r"(?P<function>.*) \((?P<file>[^()]*):(?P<line>\d+)\)")
 _HARMLESS = re.compile(r"[^\w .,:()/+@=-]")
 
@@ -84,7 +86,7 @@ async def spied(pid: int, seconds: int) -> Samples | str:
         rate = round(1 / INTERVAL)
         arguments = ("record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(rate), "--format", "raw")
         process = await asyncio.create_subprocess_exec(
-            *(program, *arguments, "--nonblocking", "--output", str(file)),
+            *(program, *arguments, *SPY_OPTIONS, "--output", str(file)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -102,16 +104,18 @@ async def spied(pid: int, seconds: int) -> Samples | str:
             return (said.decode(errors="replace").strip().splitlines() or ["py-spy failed"])[0][:200]
         lines = (await asyncio.to_thread(file.read_text, encoding="utf-8", errors="replace")).splitlines()
     stacks = tuple(_counted(lines))
-    return Samples(stacks, INTERVAL, float(seconds)) if stacks else "py-spy saw nothing: the process slept"
+    return Samples(stacks, INTERVAL, float(seconds)) if stacks else "py-spy saw nothing of the main thread"
 
 
 def _counted(lines: Iterable[str]) -> Iterable[Stack]:
-    """Yield each stack of py-spy's raw format as often as it was seen."""
+    """Yield each stack of the main thread in py-spy's raw format as often as it was seen."""
     for line in lines:
         frames, _, times = line.rpartition(" ")
-        stack = tuple(_place(frame) for frame in frames.split(";"))
-        for _ in range(int(times)):
-            yield stack
+        thread, *frames_of_it = frames.split(";")
+        if _SPIED_THREAD.fullmatch(thread):
+            stack = tuple(_place(frame) for frame in frames_of_it)
+            for _ in range(int(times)):
+                yield stack
 
 
 def _place(frame: str) -> Place:

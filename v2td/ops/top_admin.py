@@ -53,8 +53,8 @@ class AdminSource:
     async def look(self) -> DaemonSeen:
         """Return what the daemon says; ServiceError when it does not."""
         try:
-            status = json.loads(await self._get("/status"))
-            samples, histograms = measured(await self._get("/metrics"))
+            status = json.loads(await self.get("/status"))
+            samples, histograms = measured(await self.get("/metrics"))
             return _seen(status, samples, histograms)
         except ssl.SSLError as error:
             hint = "name the address in its certificate"
@@ -65,7 +65,8 @@ class AdminSource:
         except (KeyError, TypeError, ValueError) as error:
             raise ServiceError("ask the daemon", "what answers there is no v2td", "correct the address") from error
 
-    async def _get(self, path: str) -> str:
+    async def get(self, path: str) -> str:
+        """Return what the daemon answers to GET; ServiceError unless it is 200, errors of aiohttp, OSError."""
         session = self._session or await self._opened()
         base = "http://localhost" if self.address.startswith("unix:") else self.address.rstrip("/")
         async with session.get(base + path, allow_redirects=False) as answer:
