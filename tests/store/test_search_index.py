@@ -46,8 +46,11 @@ async def test_the_same_with_the_index_as_without_and_after_a_dump(
     await sql.execute("INSERT INTO transcriptions SELECT (jsonb_populate_record(t, jsonb_build_object("
                       "'id', gen_random_uuid(), 'text', 'filler ' || n))).* "
                       "FROM transcriptions t, generate_series(1, 3000) n WHERE kafka_offset = 1")  # fmt: skip
-    plan = await sql.fetch("EXPLAIN " + search._PAGE.format(branches=search._BRANCH.format(
-        number=0, query=7, configs=8)), None, None, None, None, None, 20, "'train'", ["english"])  # fmt: skip
+    branch = search._BRANCH.format(number=0, query=8, configs=9)
+    plan = await sql.fetch(
+        "EXPLAIN " + search._PAGE.format(branches=branch),
+        *(None, None, None, None, None, 20, [None], "'train'", ["english"]),
+    )
     assert f"Bitmap Index Scan on {search.INDEX}" in "\n".join(row[0] for row in plan)
 
     copy = await _copied(database, sql)

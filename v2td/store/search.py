@@ -28,11 +28,13 @@ __all__ = ["INDEX", "MAX_QUERY", "InvalidSearchError", "Match", "Page", "Passage
 
 INDEX = "transcriptions_text_search"
 MAX_QUERY = 1_000  # characters
-UNINDEXED_ROWS = 20_000  # some 20 s without the index, for transcripts of a quarter of an hour
+UNINDEXED_ROWS = 5_000  # some 20 s without the index, for transcripts of a quarter of an hour
 AT_ONCE = 10_000  # rows of `matching`
 
 _RUN = re.compile(f"[{APART}]+")
 _WORD = re.compile(r"\w")
+_LEXEME = re.compile(r"'(?:[^']|'')*'")  # of a tsquery as text
+_TOGETHER = re.compile(rf"({_LEXEME.pattern})|<(?:-|\d+)>")
 
 _CONFIGURATIONS = """
 SELECT query::text, array_agg(config::text ORDER BY config::text) AS configs FROM (
@@ -52,10 +54,19 @@ WHERE v2td_text_vector(v2td_text_search(t.language), t.text) @@ ${query}::text::
   AND ($3::timestamptz IS NULL OR t.created_at < $3)
   AND ($4::timestamptz IS NULL OR (t.created_at, t.id) < ($4, $5::uuid))
 """
+# The index knows which words are in a text, but not where: whether they are together is looked up in the text, which
+# takes a millisecond or more, and so of the newest first, until there are enough.
 _PAGE = """
 WITH found AS MATERIALIZED ({branches})
-SELECT f.id, f.revision, f.created_at, f.branch FROM found f
-WHERE NOT EXISTS (SELECT FROM transcriptions n WHERE n.id = f.id AND n.revision > f.revision)
+SELECT * FROM (
+    SELECT f.id, f.revision, f.created_at, f.branch FROM found f
+    WHERE NOT EXISTS (SELECT FROM transcriptions n WHERE n.id = f.id AND n.revision > f.revision)
+    ORDER BY f.created_at DESC, f.id DESC OFFSET 0
+) f
+WHERE ($7::text[])[f.branch + 1] IS NULL OR (
+    SELECT v2td_text_vector(v2td_text_search(t.language), t.text) @@ (($7::text[])[f.branch + 1])::tsquery
+    FROM transcriptions t WHERE t.id = f.id AND t.revision = f.revision
+)
 ORDER BY f.created_at DESC, f.id DESC LIMIT $6
 """
 _SHOWN = """
@@ -107,6 +118,13 @@ class Query:
 
     query: str
     configs: tuple[str, ...]
+
+    @property
+    def relaxed(self) -> str:
+        """The query without asking for words to be together; where that would find less, the query."""
+        if "!" in _LEXEME.sub("", self.query):
+            return self.query
+        return _TOGETHER.sub(lambda found: found[1] or "&", self.query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +192,10 @@ async def matching(
 
 @asynccontextmanager
 async def _searching(database: Database) -> AsyncIterator[Connection]:
-    """Lend a connection that does not compile queries, which would take longer than all else of a search."""
+    """Lend a connection that does not compile queries, which takes longer than all else of a search."""
     async with database.read("search") as connection, connection.transaction(readonly=True):
-        await connection.execute("SET LOCAL jit = off")
+        # A bitmap that does not fit into memory would have whole pages of texts cut into words.
+        await connection.execute("SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")
         yield connection
 
 
@@ -234,10 +253,11 @@ async def _page(
 ) -> list[_Found]:
     if not queries:
         return []
-    arguments: list[object] = [*where, *(behind or (None, None)), limit]
+    exact = [None if each.relaxed == each.query else each.query for each in queries]
+    arguments: list[object] = [*where, *(behind or (None, None)), limit, exact]
     branches = []
     for number, each in enumerate(queries):
-        arguments += [each.query, list(each.configs)]
+        arguments += [each.relaxed, list(each.configs)]
         branches.append(_BRANCH.format(number=number, query=len(arguments) - 1, configs=len(arguments)))
     rows = await connection.fetch(_PAGE.format(branches="UNION ALL".join(branches)), *arguments)
     return [_Found(**row) for row in rows]
