@@ -30,7 +30,7 @@ class Links(_Shape):
 
     self: str
     events: str
-    transcript: str | None = Field(description="null: there is none.")
+    transcript: str | None = Field(description="Where it is, or will be; null: there is none.")
 
 
 class Submitted(_Shape):
@@ -99,7 +99,7 @@ class JobState(_Shape):
     offset: int
     audio_url: str | None = Field(description="Without credentials and query.")
     priority: int | None = Field(description="null: not known here.")
-    submitted_at: datetime | None = Field(description="When it came by this API; null: it did not.")
+    submitted_at: datetime | None = Field(description="Of a job that waits: when it came by this API.")
     ended_at: datetime | None
     position: int | None = Field(
         description="Of a queued job: records before it in its partition that are not done; null: not known."
