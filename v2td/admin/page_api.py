@@ -13,6 +13,7 @@ from types import MappingProxyType
 from uuid import UUID
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from v2td.admin.answers import POLICY, problem
 from v2td.admin.pages import Inspecting, Unplayable, Watching
@@ -159,13 +160,20 @@ class PageApi:
                 if kind is None:
                     return problem(415, "no browser plays recordings of this format")
                 headers = {POLICY: RECORDING_POLICY, "Content-Type": kind, "Content-Disposition": "inline"}
-                answer = web.FileResponse(path, headers=headers)
-                await answer.prepare(request)  # sends it all
+                answer = _File(path, headers=headers)
+                await answer.prepare(request)  # sends it all, as long as it is there
                 return answer
         except Unplayable as error:
             return problem(error.status, str(error))
         except ServiceError as error:
             return _away(error)
+
+
+class _File(web.FileResponse):
+    """aiohttp's, but that it may be sent before its handler ends: it is not begun a second time."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return self._payload_writer if self.prepared else await super().prepare(request)
 
 
 def _away(error: ServiceError) -> web.Response:
