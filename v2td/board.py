@@ -138,5 +138,5 @@ def _finished(trail: Trail, outcome: Outcome) -> Finished:
 
 def _busy_seconds(timings: Mapping[str, Any]) -> float:
     if "windows" in timings:
-        return float(sum(each["seconds"] / max(1, each["batch"]) for each in timings["windows"]))
+        return float(sum(each["seconds"] / each.get("batch", 1) for each in timings["windows"]))
     return float(timings.get("transcribe", 0.0))

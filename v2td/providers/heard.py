@@ -34,6 +34,8 @@ def _problems(heard: Any) -> Iterator[str]:
         yield f"it charges {heard.cost!r:.50}"
     if not _json(heard.timings):
         yield "its timings are no JSON object"
+    elif not _windows(heard.timings.get("windows", [])):
+        yield "its timings' windows are something else"
     for name, kind in (("segments", Segment), ("windows", Window)):
         parts = getattr(heard, name)
         if not isinstance(parts, tuple | list) or not all(isinstance(each, kind) for each in parts):
@@ -71,6 +73,18 @@ def _json(value: object) -> bool:
     except (TypeError, ValueError, RecursionError):
         return False
     return isinstance(value, dict)
+
+
+def _windows(value: object) -> bool:
+    """Whether it is what v2td itself writes of windows, in `timings`: others read it, and rely on that."""
+    return isinstance(value, list | tuple) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("index"), int)
+        and all(_number(each.get(name)) and 0 <= each[name] < math.inf for name in ("start", "seconds"))
+        and all(isinstance(each.get(name, 1), int) for name in ("slot", "batch"))
+        and each.get("batch", 1) >= 1
+        for each in value
+    )
 
 
 def _type(value: object) -> str:
