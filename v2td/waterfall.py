@@ -42,7 +42,7 @@ def bars(timings: Mapping[str, Any], steps: Sequence[Step] = (), committed: floa
         Bar(
             *("window", float(each["start"]), float(each["seconds"]), last),
             window=each["index"],
-            slot=each["slot"],
+            slot=each.get("slot"),  # whisper.cpp has none
             batch=each.get("batch"),
             flags=tuple(each.get("flags", ())),
         )
