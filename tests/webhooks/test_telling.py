@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.store.outcomes import coordinates, failure, transcript
 from tests.webhooks.conftest import MakeSettings, OpenWorld, Receiver, receiving, silence, status
 from v2td.jobs import Redo, Replay, SourceRecord
@@ -254,3 +256,22 @@ async def test_replays_and_revisions_are_told_by_themselves(
     assert of_failure == [(0, "this is text"), (0, "again")]
     others = {each["revision"]: each["text"] or each["reason"] for each in told if each["id"] == str(heard.job.id)}
     assert others == {0: "good morning everyone", 1: "good evening", 2: "too late"}
+
+
+async def test_of_many_hosts_none_is_passed_over(
+    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More hosts than are looked at together wait; those that are due are told without a pause of the poll."""
+    monkeypatch.setattr("v2td.webhooks.webhooks.POLL_SECONDS", 600.0)
+    others = """
+        INSERT INTO webhooks (id, job, revision, event, url, host, next_at)
+        SELECT gen_random_uuid(), gen_random_uuid(), 0, 'failed', 'http://x/', h || n, now() + '1 hour'
+        FROM generate_series(1, 600) n, (VALUES ('1.'), ('z.')) other (h)
+    """
+    async with open_world(make_settings(url=receiver.url)) as world:
+        await world.rows(others)
+        await world.deliver(*(transcript(number) for number in range(12)))
+        await world.until("delivered", 12)
+        found = list(await webhooks.hosts(world.database, "z."))
+        assert (len(found), found) == (webhooks.HOSTS_AT_ONCE, sorted(found)), "in Python's own order"
+    assert len(receiver.got) == 12

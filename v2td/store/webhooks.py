@@ -16,6 +16,7 @@ from v2td.store.pool import Database
 __all__ = [
     "DEAD",
     "DELIVERED",
+    "HOSTS_AT_ONCE",
     "STATES",
     "WAITING",
     "Claimed",
@@ -25,11 +26,11 @@ __all__ = [
     "Stored",
     "claim",
     "count",
-    "due_in",
     "end",
     "find",
     "forget",
     "give_back",
+    "hosts",
     "note",
     "postpone",
     "revive",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 WAITING, DELIVERED, DEAD = STATES = ("waiting", "delivered", "dead")
-LOOKED_AT = 1000  # due rows among which a claim chooses
+HOSTS_AT_ONCE = 500
 DELETED_AT_ONCE = 20_000
 COUNTED_AT_MOST = 1_000_000
 
@@ -103,26 +104,29 @@ INSERT INTO webhooks (id, job, revision, event, url, host, metadata)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::jsonb[])
 ON CONFLICT DO NOTHING
 """
-_CLAIM = f"""
-WITH due AS MATERIALIZED (
-    SELECT id, host, next_at FROM webhooks
-    WHERE state = 'waiting' AND next_at <= now() AND host <> ALL($2::text[]) ORDER BY next_at LIMIT {LOOKED_AT}
-), numbered AS (
-    SELECT id, row_number() OVER (PARTITION BY host ORDER BY next_at) AS place, coalesce(busy.room, $5) AS room
-    FROM due LEFT JOIN unnest($3::text[], $4::integer[]) AS busy (host, room) USING (host)
-), ours AS (
-    SELECT w.id FROM webhooks w JOIN numbered n USING (id)
-    WHERE n.place <= n.room AND w.state = 'waiting' AND w.next_at <= now()
-    ORDER BY w.next_at LIMIT $1 FOR UPDATE OF w SKIP LOCKED
+# One host after the other, each by a step in the index: of one that is down a million may wait, and are not looked at.
+_HOSTS = f"""
+WITH RECURSIVE found AS (
+    (SELECT host, next_at, 1 AS number FROM webhooks
+     WHERE state = 'waiting' AND host > $1 ORDER BY host, next_at LIMIT 1)
+    UNION ALL
+    SELECT next.host, next.next_at, found.number + 1 FROM found CROSS JOIN LATERAL (
+        SELECT host, next_at FROM webhooks WHERE state = 'waiting' AND host > found.host ORDER BY host, next_at LIMIT 1
+    ) next WHERE found.number < {HOSTS_AT_ONCE}
 )
-UPDATE webhooks w SET attempts = w.attempts + 1, next_at = now() + make_interval(secs => $6)
+SELECT host, extract(epoch FROM next_at - clock_timestamp())::float8 FROM found
+"""  # noqa: S608 (our own number)
+_CLAIM = f"""
+WITH ours AS (
+    SELECT due.id FROM unnest($2::text[], $3::integer[]) AS asked (host, room) CROSS JOIN LATERAL (
+        SELECT id, next_at FROM webhooks w WHERE w.state = 'waiting' AND w.host = asked.host AND w.next_at <= now()
+        ORDER BY w.next_at LIMIT asked.room FOR UPDATE SKIP LOCKED
+    ) due ORDER BY due.next_at LIMIT $1
+)
+UPDATE webhooks w SET attempts = w.attempts + 1, next_at = now() + make_interval(secs => $4)
 FROM ours WHERE w.id = ours.id
 RETURNING {", ".join(f"w.{name}" for name in Claimed.__slots__)}
 """  # noqa: S608 (our own column names)
-_DUE_IN = """
-SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM webhooks
-WHERE state = 'waiting' AND host <> ALL($1::text[])
-"""
 _GIVE_BACK = """
 UPDATE webhooks SET attempts = attempts - 1, next_at = now() WHERE id = $1 AND state = 'waiting' AND attempts = $2
 """
@@ -160,27 +164,23 @@ async def note(database: Database, notices: Sequence[Notice]) -> None:
         await connection.execute(_NOTE, *columns)
 
 
-async def claim(
-    database: Database, limit: int, room: Mapping[str, int], usual_room: int, lease_seconds: float
-) -> list[Claimed]:
-    """Take at most `limit` notices that are due, and of each host as many as there is room for.
+async def hosts(database: Database, after: str = "") -> dict[str, float]:
+    """Return the hosts that are to be told anything, and in how many seconds next: below 0 where that is due.
 
-    `room` names hosts that have not the usual one. What is neither ended nor postponed within `lease_seconds` is
-    due once more. Raises ServiceError.
+    At most HOSTS_AT_ONCE, in order, those `after` one: with that many there may be more. Raises ServiceError.
     """
-    full = [host for host, free in room.items() if free <= 0]
-    busy = [(host, free) for host, free in room.items() if free > 0]
-    hosts, free = [host for host, _ in busy], [free for _, free in busy]
     async with database.acquire("look for webhooks to send") as connection:
-        rows = await connection.fetch(_CLAIM, limit, full, hosts, free, usual_room, lease_seconds)
+        return dict(await connection.fetch(_HOSTS, after))
+
+
+async def claim(database: Database, limit: int, room: Mapping[str, int], lease_seconds: float) -> list[Claimed]:
+    """Take at most `limit` notices that are due, of each host in `room` at most so many, the oldest first.
+
+    What is neither ended nor postponed within `lease_seconds` is due once more. Raises ServiceError.
+    """
+    async with database.acquire("look for webhooks to send") as connection:
+        rows = await connection.fetch(_CLAIM, limit, list(room), list(room.values()), lease_seconds)
     return [Claimed(**row) for row in rows]
-
-
-async def due_in(database: Database, but: Sequence[str]) -> float | None:
-    """Return the seconds until a notice is due, of other hosts than these; None: there is none. Raises ServiceError."""
-    async with database.acquire("look for webhooks to send") as connection:
-        seconds: float | None = await connection.fetchval(_DUE_IN, list(but))
-    return seconds
 
 
 async def give_back(database: Database, claimed: Claimed) -> None:

@@ -68,11 +68,11 @@ def in_our_words(reason: str) -> str:
 
 
 def host_of(url: str, settings: FetchSettings) -> str:
-    """Return host and port of a URL, as they are compared; nothing where the rules refuse it."""
+    """Return host and port of a URL, as they are compared; "-" where the rules refuse it."""
     try:
         source = parse_http(url, settings)
     except JobError:
-        return ""
+        return "-"
     return f"{source.host}:{source.port}"
 
 

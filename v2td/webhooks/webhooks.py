@@ -72,6 +72,7 @@ class Webhooks:
         self._woken = asyncio.Event()
         self._under_way: dict[asyncio.Task[None], str] = {}
         self._troubled: set[str] = set()
+        self._looked_at = ""  # the host up to which those that wait were looked through; nothing: begin anew
         self._backoff = Backoff(self._settings.initial_seconds, 2, self._settings.max_seconds)
         self._random = Random()  # noqa: S311 (jitter)
         self._stack = contextlib.AsyncExitStack()
@@ -139,7 +140,8 @@ class Webhooks:
     async def _send(self, group: asyncio.TaskGroup, poster: Poster) -> None:
         failures = 0
         while True:
-            self._woken.clear()
+            if not self._looked_at:  # who wakes us while hosts are looked through may mean one that was passed
+                self._woken.clear()
             try:
                 pause = await self._begin_what_is_due(group, poster)
             except ServiceError as error:
@@ -157,24 +159,25 @@ class Webhooks:
         free = self._settings.concurrency - len(self._under_way)
         if free <= 0:
             return POLL_SECONDS
-        room = self._room()
-        lease = self._settings.timeout_seconds + LEASE_SECONDS
-        claimed = await webhooks.claim(self._database, free, room, PER_HOST, lease)
-        for each in claimed:
-            task = group.create_task(self._tell(each, poster, time.monotonic() + lease))
-            self._under_way[task] = each.host
-            task.add_done_callback(self._ended)
-        if claimed:
-            return 0.0  # there may be more, of other hosts
-        due = await webhooks.due_in(self._database, [host for host, left in room.items() if left <= 0])
-        return POLL_SECONDS if due is None else min(max(due, 0.02), POLL_SECONDS)
+        hosts = await webhooks.hosts(self._database, self._looked_at)
+        more = len(hosts) == webhooks.HOSTS_AT_ONCE
+        self._looked_at = max(hosts) if more else ""
+        busy = Counter(self._under_way.values())
+        room = {host: self._room(host) - busy[host] for host in hosts}
+        due = {host: left for host, left in room.items() if left > 0 and hosts[host] <= 0}
+        if due:
+            lease = self._settings.timeout_seconds + LEASE_SECONDS
+            for each in await webhooks.claim(self._database, free, due, lease):
+                task = group.create_task(self._tell(each, poster, time.monotonic() + lease))
+                self._under_way[task] = each.host
+                task.add_done_callback(self._ended)
+        if more:
+            return 0.0
+        soon = [seconds for host, seconds in hosts.items() if room[host] > 0 and host not in due]
+        return min([POLL_SECONDS, *soon])
 
-    def _room(self) -> dict[str, int]:
-        """Return for how many requests more there is room, by host, where it is not the usual number."""
-        room = dict.fromkeys(self._troubled, PER_TROUBLED_HOST)
-        for host, busy in Counter(self._under_way.values()).items():
-            room[host] = room.get(host, PER_HOST) - busy
-        return room
+    def _room(self, host: str) -> int:
+        return PER_TROUBLED_HOST if host in self._troubled else PER_HOST
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._under_way[task]
@@ -194,16 +197,14 @@ class Webhooks:
                     log.warning("a webhook waits for Postgres", error=str(error), tries=tries)
                     await asyncio.sleep(BACKOFF.pause(tries, self._random))
                 except asyncio.CancelledError:
-                    if answer is None:
-                        await self._give_back(claimed)
+                    with contextlib.suppress(ServiceError, TimeoutError):
+                        async with asyncio.timeout(1):
+                            await (
+                                self._note(claimed, answer) if answer else webhooks.give_back(self._database, claimed)
+                            )
                     raise
                 else:
                     return
-
-    async def _give_back(self, claimed: Claimed) -> None:
-        with contextlib.suppress(ServiceError, TimeoutError):
-            async with asyncio.timeout(1):
-                await webhooks.give_back(self._database, claimed)
 
     async def _attempt(self, claimed: Claimed, poster: Poster) -> Answer:
         try:
