@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from bench import submit
+from bench import submission, submit
 from bench.context import Context
 from bench.deployment import messages
 from bench.load import speech_messages
@@ -59,3 +59,10 @@ def test_submit_measures_what_it_says(services: Services, tmp_path: Path) -> Non
     assert 0 < findings.values["submit_p99_ms"] < 1000
     (table,) = findings.tables
     assert table.rows[0][0] == 4 * submit.PER_SECOND
+
+
+def test_submission_measures_what_it_says(services: Services, tmp_path: Path) -> None:
+    findings = uvloop.run(submission.measure(Context(services, "quick", tmp_path, lambda _line: None)))
+    assert findings.values["submission_p99_ms"] > 0
+    (table,) = findings.tables
+    assert table.rows[0][0] == 4 * submission.PER_SECOND

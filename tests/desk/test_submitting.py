@@ -19,7 +19,7 @@ from v2td.desk.positions import Positions
 from v2td.errors import ServiceError
 from v2td.intake import acknowledged_time, cluster_id
 from v2td.jobs import Coordinates
-from v2td.store import open_database, submissions
+from v2td.store import forget_old, open_database, submissions
 
 BODY = {"audio_url": "https://user:canary@example.com/a.wav?sig=canary", "metadata": {"b": 1, "a": [1.5, None]}}
 VALUE = json.dumps(BODY).encode()
@@ -215,3 +215,12 @@ async def test_the_position_is_what_the_group_has_not_committed(office: Office) 
     assert [await positions.of(topic, 0, offset) for offset in (2, 3, 5)] == [0, 0, 2]
     assert await positions.of(topic, 1, 5) is None
     assert await Positions(office.settings.kafka, lambda _topic, _partition: 4).of(topic, 0, 5) == 1
+
+
+async def test_old_keys_are_forgotten(office: Office) -> None:
+    async with office.desk() as desk:
+        await desk.submit(VALUE, "old")
+        await desk.submit(VALUE, "new")
+    await office.sql("UPDATE submissions SET created_at = now() - interval '31 days' WHERE idempotency_key = 'old'")
+    assert await forget_old(office.database, 30) == 1
+    assert [row["idempotency_key"] for row in await office.sql("SELECT * FROM submissions")] == ["new"]
