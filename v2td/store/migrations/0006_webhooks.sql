@@ -5,7 +5,7 @@ CREATE TABLE webhooks (
     revision integer NOT NULL,
     event text NOT NULL CHECK (event IN ('transcribed', 'failed')),
     url text NOT NULL,                      -- whole: its query may hold a secret, show it without
-    host text COLLATE "C" NOT NULL,                     -- the URL's, with its port: few requests are under way to one at a time
+    host text COLLATE "C" NOT NULL,         -- of the URL, with its port: few requests are under way to one at a time
     metadata jsonb,                         -- of a job that failed, whose row has none
     state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'delivered', 'dead')),
     attempts integer NOT NULL DEFAULT 0,    -- begun so far, since the last `v2td webhooks retry`
