@@ -115,11 +115,13 @@ async def test_ctrl_c_and_sigterm_leave_a_clean_terminal(v2td: Run) -> None:
     async with pane(80, 24) as terminal:
         for end in ("C-c", "TERM"):
             await terminal.type(f"clear; echo before {end}", "Enter")
+            await terminal.type(f"export NO_COLOR={'' if end == 'C-c' else '1'}", "Enter")
             await terminal.v2td("top", "--kafka", "127.0.0.1:1", "--db", "postgresql://u:hunter2@127.0.0.1:1/x")
             lines = await terminal.until(lambda lines: "Postgres" in "".join(lines) and "Kafka" in "".join(lines))
             found(r"^Kafka 127.0.0.1:1: not reached: ", lines)
             found(r"^Postgres 127.0.0.1:1/x: not reached: ", lines)
             assert "hunter2" not in "".join(lines)
+            assert has("\x1b[31m", await terminal.lines("-e")) == (end == "C-c"), "red, unless NO_COLOR is set"
             assert await terminal.tmux("display-message", "-p", "#{alternate_on} #{cursor_flag}") == "1 0\n"
             if end == "C-c":
                 await terminal.type("C-c")
