@@ -16,6 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.daemon.conftest import Daemon, World
 from tests.daemon.test_once_more import dlq
+from tests.daemon.test_redo import redo
 from tests.services import build, otlp
 from tests.services.otlp import Receiver, Span
 from v2td import bundled
@@ -102,14 +103,19 @@ async def test_what_jobs_went_through(world: World, receiver: Receiver, flaky: d
         await submit(world, {"id": "copy", "audio_url": f"{world.web}/{ONE.name}"})
         (failed,) = await world.rows("SELECT id, headers::text FROM failures WHERE job_id = 'missing'")
         assert (await dlq(world, "replay", str(failed["id"])))[0] == 0
-        found = await trees(receiver, 6)
+        (heard_row,) = await world.rows("SELECT id FROM transcriptions WHERE job_id = 'heard'")
+        again = await redo(world, "--job", str(heard_row["id"]), "--yes", **settings)
+        assert again.code == 0, again.stderr
+        found = await trees(receiver, 7)
         metrics = await openmetrics(daemon)
         await check_loss(world, receiver, daemon)
         assert await daemon.terminate() == 0
     assert set(found) == {"heard", "later", "missing", "copy"}  # and not what its producer does not trace
-    (heard,), (copy,) = found["heard"], found["copy"]
+    (heard, redone), (copy,) = found["heard"], found["copy"]
     check_heard(heard)
-    rows = {each["job_id"]: each for each in await world.rows("SELECT * FROM transcriptions")}
+    assert redone["root"].links == ((PRODUCER, heard["root"].span_id, "retry"),)
+    assert redone["root"].attributes["v2td.revision"] == 1
+    rows = {each["job_id"]: each for each in await world.rows("SELECT * FROM transcriptions ORDER BY revision")}
     check_links(found, copy)
     for job_id, row in rows.items():
         if job_id in found:
@@ -200,7 +206,7 @@ def check_failure(tries: list[dict[str, Any]], row: dict[str, Any]) -> None:
 def check_logs(daemon: Daemon, rows: dict[str, Any], found: dict[str, Any]) -> None:
     """Each line of a job has its id and its message's id, and the trace where there is one."""
     lines = [json.loads(line) for line in daemon.log.read_text().splitlines() if line.startswith("{")]
-    (line,) = (each for each in lines if each["event"] == "transcribed" and each.get("job_id") == "heard")
+    line = next(each for each in lines if each["event"] == "transcribed" and each.get("job_id") == "heard")
     assert line["job"] == str(rows["heard"]["id"])
     assert line["trace_id"] == PRODUCER
     of_others = [each for each in lines if each.get("job_id") == "quiet"]
