@@ -51,9 +51,11 @@ WITH windows AS (
         SELECT FROM job_commands later WHERE later.group_id = c.group_id AND later.id > c.id
         AND (later.instance IS NULL OR later.instance = c.instance)
     )) RETURNING 1
+), submitted AS (
+    DELETE FROM submissions WHERE created_at < now() - make_interval(days => $1) RETURNING 1
 )
 SELECT (SELECT count(*) FROM windows) + (SELECT count(*) FROM deaths) + (SELECT count(*) FROM replayed)
-     + (SELECT count(*) FROM redone) + (SELECT count(*) FROM commanded)
+     + (SELECT count(*) FROM redone) + (SELECT count(*) FROM commanded) + (SELECT count(*) FROM submitted)
 """
 
 
