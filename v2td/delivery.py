@@ -71,8 +71,9 @@ class Delivery:
             log.warning("failed", error_class=durable.error_class, reason=durable.reason, attempts=durable.attempts)
         else:
             _publish(durable, exemplar_of(trail))
-        told = self._results is not None or self._webhooks is not None
-        if told and not (isinstance(durable, Failure) and durable.retried_later):
+        asked = durable if isinstance(durable, Failure) else durable.job
+        hooked = self._webhooks is not None and self._webhooks.tells(asked.webhook_url)
+        if (hooked or self._results is not None) and not (isinstance(durable, Failure) and durable.retried_later):
             await self._tell(durable, trace.traceparent if trace else None, new=new)
             await failpoints.reach("pipeline.told")
         return durable

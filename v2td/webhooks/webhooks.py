@@ -83,6 +83,10 @@ class Webhooks:
         """Whether anybody may be told of anything."""
         return self._settings.secret is not None
 
+    def tells(self, url: str | None) -> bool:
+        """Say whether a job's end may be told to anybody: `url` is whom its message wants told."""
+        return self.wanted and (url is not None or self._settings.url is not None)
+
     async def __aenter__(self) -> Self:
         if self.wanted:
             self._poster = await self._stack.enter_async_context(open_poster(self._all, self._resolver))
