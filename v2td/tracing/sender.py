@@ -64,7 +64,7 @@ class Sender:
             await asyncio.to_thread(self._exporter.shutdown)  # ends its pauses between tries
             await asyncio.to_thread(self._thread.join, DRAIN_SECONDS / 4)
             left = self._in_hand + sum(each.count for each in self._waiting)
-            self._refused += left
+            self._failed += left
             _LOST.inc(left)
         self._say(now=True)
 
