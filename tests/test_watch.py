@@ -93,12 +93,15 @@ def test_stages_and_jobs(looking: Watch, board: Board) -> None:
     for offset in range(1, 21):
         transcribe(board, offset)
     trail = board.open(Job(at(30), "https://user:password@example.com/b.wav?key=1", job_id="theirs", priority=2))
-    trail.stage = "transcribe"
+    trail.stage, trail.windows_known = "transcribe", 1
+    decoding, again = (board.open(Job(at(each), "https://example.com/a.wav")) for each in (40, 41))
+    decoding.stage, again.stage = "transcribe", "retry"
     looking.sample(status(), time.monotonic())
     stages = {each["stage"]: each for each in looking.told["stages"]}
     assert stages["fetch"] == {"stage": "fetch", "in_flight": 0, "waiting": 0, "p50": 1.1, "p95": 2.0}
     assert stages["transcribe"] == {"stage": "transcribe", "in_flight": 1, "waiting": 7, "p50": None, "p95": None}
-    (under_way,) = looking.told["under_way"]
+    assert (stages["prepare"]["in_flight"], stages["retry"]["in_flight"]) == (1, 1)
+    under_way = looking.told["under_way"][0]
     assert (under_way["job"], under_way["offset"], under_way["priority"]) == (str(trail.job.id), 30, 2)
     assert [each["offset"] for each in looking.told["recent"]] == list(range(20, 0, -1))
     fail(board, 31)

@@ -132,11 +132,13 @@ class Attempts:
         return [text_sha256(job.options, provider, self._windows) for provider in possible]
 
     async def _prepare(self, journey: Journey, audio: Audio, facts: Facts, decided: Decision | Needs) -> Transcript:
-        waiting = time.monotonic()
+        trail, waiting = journey.trail, time.monotonic()
+        trail.stage = "queue"
         target = decided.target if isinstance(decided, Decision) else LOCAL  # whose engine may have to hear some of it
         place = self._prepared[target].inside(journey.job.priority, audio.size_bytes)
         async with self._hearers.providers.expecting(decided), place:
-            _QUEUE.record(waiting, time.monotonic() - waiting, journey.trail)
+            _QUEUE.record(waiting, time.monotonic() - waiting, trail)
+            trail.stage = "prepare"
             decoding = time.monotonic()
             on_death = partial(self._died, journey.journal, "decoder")
             prepare = self._hearers.decoders.prepare(
@@ -146,11 +148,12 @@ class Attempts:
                 async with prepare as speech, journey.deadlines.attempt:
                     recording = self._recording(journey, audio, speech)
                     decision, recording = await self._route(journey, facts, decided, speech, recording)
-                    with _TRANSCRIBE.under_way(journey.trail):
+                    with _TRANSCRIBE.under_way(trail):
                         answer = await self._hearers.providers.transcribe(decision, recording)
             except TimeoutError as error:
                 raise TransientJobError(ErrorClass.TIMEOUT, "the transcription took longer than it may") from error
-        _PREPARE.record(decoding, speech.decode_seconds, journey.trail)
+        trail.stage = None
+        _PREPARE.record(decoding, speech.decode_seconds, trail)
         return self._transcript(journey, audio, speech, decision, answer)
 
     def _died(self, journal: Journal, kind: str) -> None:

@@ -181,7 +181,9 @@ class Pipeline:
                 metrics.JOB_RETRIES.labels(error.error_class).inc()
                 pause = self._backoff.pause(journey.attempt, self._random, error.retry_after)
                 log.info("trying again", attempt=journey.attempt, error=str(error), pause_seconds=round(pause, 2))
+                journey.trail.stage = "retry"
                 await asyncio.sleep(pause)  # no slot, no file and no memory is held meanwhile
+                journey.trail.stage = None
                 journey.attempt += 1
                 journey.journal.again()
             except JobError as error:

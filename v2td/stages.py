@@ -51,7 +51,8 @@ class Trace:
 class Trail:
     """One job's way through this process, from the poll of its record to its commit.
 
-    `began` is its time.monotonic(), `began_at` its time.time(). `stage` is where it is now; None: between two.
+    `began` is its time.monotonic(), `began_at` its time.time(). `stage` is where it is now, `retry` while it waits
+    for another attempt; None: between two.
     `timings` are this attempt's, for the row. `windows_known` were cut so far, all of them once `windows_cut`;
     `windows_heard` are the indices of those that have a text. `trace` is set when it is opened.
     """

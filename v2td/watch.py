@@ -26,6 +26,7 @@ TOLD_POINTS = 360  # of the history; a chart has no more pixels
 SHOWN_JOBS = 20
 LOOKED_AT = 500  # finished jobs, for percentiles
 STAGES = ("fetch", "queue", "prepare", "transcribe", "write")
+RETRY = "retry"  # a stage of its own for who waits in it, but none that takes time of ours
 
 
 class _Totals(NamedTuple):
@@ -140,7 +141,7 @@ class Watch:
         return _by_class() - self._failed_before
 
     def _stages(self, recent: list[Finished], queued_windows: int) -> list[dict[str, Any]]:
-        in_flight = Counter(each.stage for each in self._board.under_way)
+        in_flight = Counter(map(_stage_of, self._board.under_way))
         seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
         for finished in recent[:LOOKED_AT]:
             for step in finished.trail.steps:
@@ -156,7 +157,7 @@ class Watch:
                 "p50": _percentile(took, 0.5),
                 "p95": _percentile(took, 0.95),
             }
-            for stage, took in ((stage, sorted(each)) for stage, each in seconds.items())
+            for stage, took in ((stage, sorted(seconds.get(stage, ()))) for stage in (*STAGES, RETRY))
         ]
 
 
@@ -192,10 +193,15 @@ def _percentile(ordered: list[float], share: float) -> float | None:
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 6) if ordered else None
 
 
+def _stage_of(trail: Trail) -> str | None:
+    """Return where a job is; what is decoded goes to the slots as it comes, and has nothing to transcribe before."""
+    return "prepare" if trail.stage == "transcribe" and not trail.windows_known else trail.stage
+
+
 def _of_trail(trail: Trail, now: float) -> dict[str, Any]:
     return {
         **_of_job(trail),
-        "stage": trail.stage,
+        "stage": _stage_of(trail),
         "seconds": round(now - trail.began, 1),
         "windows_heard": len(trail.windows_heard),
         "windows_known": trail.windows_known,

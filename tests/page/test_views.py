@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from axe_playwright_python.async_playwright import Axe
+from PIL import Image
 from playwright.async_api import Browser, Page, expect
 
 from tests.daemon.conftest import World
@@ -44,10 +46,11 @@ async def test_views(world: World, browser: Browser) -> None:
         await _shows_failures(world, look)
         await _shows_a_job(world, look)
         await _plays_a_recording(look)
+        await _finds_what_was_said(world, look)
         await _gives_recordings(world, look)
         await _is_accessible(look)
         assert look.trouble == []
-        if os.environ.get("V2TD_SCREENSHOTS"):
+        if os.environ.get("SCREENSHOTS_OF_THE_PAGE"):
             await _make_screenshots(world, look)
 
 
@@ -84,7 +87,9 @@ async def _shows_numbers(world: World, look: Look) -> None:
     served = await look.page.locator('td[data-label="Windows"]').all_inner_texts()
     assert sum(map(int, served)) == windows[0]["n"]
     stages = await look.page.get_by_role("table", name="Stages").locator("tbody tr td:first-child").all_inner_texts()
-    assert stages == ["fetch", "queue", "prepare", "transcribe", "write"]
+    assert stages == [
+        *("fetch", "wait for a decoder", "decode and VAD", "transcribe", "write", "wait to be tried again"),
+    ]
     assert await look.page.get_by_role("table", name="Providers").locator("tbody tr").count() == 1
     assert await look.page.get_by_role("img", name="Jobs").locator("path.line").count() == 2
 
@@ -143,6 +148,16 @@ async def _plays_a_recording(look: Look) -> None:
     await audio.evaluate("(audio) => audio.pause()")
 
 
+async def _finds_what_was_said(world: World, look: Look) -> None:
+    (row,) = await world.rows("SELECT id::text, text FROM transcriptions WHERE job_id = 'short 2'")
+    word = max(row["text"].strip(".").split(), key=len)
+    await look.page.get_by_role("link", name="Search").click()
+    await look.page.get_by_label("Words").fill(word)
+    await look.page.keyboard.press("Enter")
+    found = look.page.locator(".examples li", has=look.page.locator(f'a[title="{row["id"]}"]'))
+    await expect(found.locator("mark").first).to_have_text(word, ignore_case=True)
+
+
 async def _gives_recordings(world: World, look: Look) -> None:
     rows = {row["job_id"]: row["id"] for row in await world.rows("SELECT job_id, id FROM transcriptions")}
     rows |= {row["job_id"]: row["id"] for row in await world.rows("SELECT job_id, id FROM failures")}
@@ -187,6 +202,7 @@ async def _judged(page: Page, name: str) -> None:
         overflow = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0, f"{name} at {width}"
         found = await Axe().run(page)
+        assert len(found.response["passes"]) > 10  # it did look
         assert found.violations_count == 0, f"{name}, {width}, {scheme}: {found.generate_report()}"
     await page.set_viewport_size({"width": 1280, "height": 900})
     await page.emulate_media(color_scheme="light")
@@ -196,22 +212,30 @@ async def _make_screenshots(world: World, look: Look) -> None:
     """Write what the README shows, of a daemon that has something to do."""
     SCREENSHOTS.mkdir(exist_ok=True)
     page = look.page
-    for _ in range(20):
-        await world.submit(*(_at(world, {"audio_url": "/en-long.ogg"}) for _ in range(30)))
-        await asyncio.sleep(2)
-    await look.page.get_by_role("link", name="Overview").click()
-    await asyncio.sleep(3)
-    await page.screenshot(path=SCREENSHOTS / "overview.png", full_page=True)
-    await page.get_by_role("link", name="Jobs").click()
-    await asyncio.sleep(1)
-    await page.screenshot(path=SCREENSHOTS / "jobs.png")
+    await page.set_viewport_size({"width": 1280, "height": 1250})
     await page.evaluate("location.hash = '#/jobs/long'")
     await expect(page.locator(".segments li").first).to_be_visible()
     await page.get_by_role("button", name="Load the recording").click()
     await page.locator(".segments li").nth(3).get_by_role("button").click()
-    await page.screenshot(path=SCREENSHOTS / "job.png")
+    await page.evaluate("scrollTo(0, 0)")
+    await _shot(page, "job")
+    await page.get_by_role("link", name="Overview").click()
+    for _ in range(45):
+        await world.submit(*(_at(world, {"audio_url": f"/en-0{each}.ogg"}) for each in range(2, 7)))
+        await world.submit(*(_at(world, LONG) for _ in range(2)))
+        await asyncio.sleep(2)
+    await expect(page.locator(".state.busy").first).to_be_visible()
+    await _shot(page, "overview")
+    await page.get_by_role("link", name="Jobs").click()
+    await page.set_viewport_size({"width": 1280, "height": 800})
+    await _shot(page, "jobs")
     await page.get_by_role("link", name="Overview").click()
     await page.set_viewport_size({"width": 400, "height": 860})
     await page.emulate_media(color_scheme="dark")
-    await asyncio.sleep(1)
-    await page.screenshot(path=SCREENSHOTS / "narrow-dark.png")
+    await _shot(page, "narrow-dark")
+
+
+async def _shot(page: Page, name: str) -> None:
+    await asyncio.sleep(0.5)  # for the charts to have their new width
+    shot = Image.open(BytesIO(await page.screenshot()))
+    shot.convert("RGB").quantize(128).save(SCREENSHOTS / f"{name}.png", optimize=True)

@@ -5,7 +5,8 @@ import { el, jobLink, section, setText, short } from "/page/dom.js";
 import { DASH, bytes, duration, hours, number, percent } from "/page/format.js";
 import { Table } from "/page/table.js";
 
-const WAITS = { fetch: "for a connection", queue: "for a decoder", transcribe: "windows, for a slot" };
+const NAMES = { queue: "wait for a decoder", prepare: "decode and VAD", retry: "wait to be tried again" };
+const WAITS = { fetch: "for a connection", transcribe: "windows, for a slot" };
 
 function tile(label, hint) {
   const value = el("dd", {}, DASH);
@@ -40,7 +41,7 @@ function slotTable() {
 
 function stageTable() {
   const columns = [
-    { label: "Stage", text: (row) => row.stage },
+    { label: "Stage", text: (row) => NAMES[row.stage] ?? row.stage },
     { label: "In flight", right: true, text: (row) => number(row.in_flight) },
     { label: "Waiting", text: (row) => (row.waiting === null ? DASH : `${number(row.waiting)} ${WAITS[row.stage] ?? ""}`) },
     { label: "p50", right: true, text: (row) => duration(row.p50) },
