@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -61,6 +62,7 @@ class Sender:
         await asyncio.to_thread(self._thread.join, DRAIN_SECONDS)
         if self._thread.is_alive():
             self._given_up = True
+            self._answers.setLevel(logging.CRITICAL + 1)  # that we end it is no answer
             await asyncio.to_thread(self._exporter.shutdown)  # ends its pauses between tries
             await asyncio.to_thread(self._thread.join, DRAIN_SECONDS / 4)
             left = self._in_hand + sum(each.count for each in self._waiting)
