@@ -51,6 +51,15 @@ async def test_one_key_is_one_record_however_many_ask(office: Office) -> None:
     assert "canary" not in str(await office.sql("SELECT * FROM submissions"))
 
 
+async def test_the_callers_trace_goes_with_the_record(office: Office) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with office.desk() as desk, served(desk) as session:
+        for given in (trace, "00-0-0-01", "ff" + trace[2:], trace + "\xe9"):
+            assert (await ask(session, "POST", "/v1/jobs", data=VALUE, headers={"traceparent": given}))[0] == 202
+    told = [dict(record.headers).get("traceparent") for record in await office.records()]
+    assert sorted(told, key=str) == [None, None, None, trace.encode()]
+
+
 async def test_many_at_once_are_all_there(office: Office) -> None:
     async with office.desk() as desk:
         taken = await asyncio.gather(*(desk.submit(VALUE, f"key-{number}") for number in range(200)))

@@ -21,6 +21,7 @@ from v2td.admin.jobs_queries import (
     KEY_HEADER,
     LAST_EVENT,
     TEXT_QUERY,
+    TRACE,
     TRANSCRIPTS_QUERY,
     acts_wanted,
     body_of,
@@ -28,6 +29,7 @@ from v2td.admin.jobs_queries import (
     key_of,
     query_of,
     text_wanted,
+    trace_of,
     transcripts_wanted,
 )
 from v2td.admin.jobs_shapes import (
@@ -76,7 +78,7 @@ class JobsApi:
         """Return all there is."""
         job, desk = (JOB,), self._desk
         return (
-            self._route("POST", "/v1/jobs", self._submit, "Hand in a recording", _SUBMITTED, (KEY,), JobMessage),
+            self._route("POST", "/v1/jobs", self._submit, "Hand in a recording", _SUBMITTED, (KEY, TRACE), JobMessage),
             self._route("GET", "/v1/jobs", self._jobs, "Jobs that have ended", _ok(Jobs), JOBS_QUERY),
             self._route("GET", "/v1/jobs/{id}", self._state, "A job now", _ok(JobState), job),
             self._route("DELETE", "/v1/jobs/{id}", self._cancel, "Cancel a job", _GIVEN, job),
@@ -119,7 +121,7 @@ class JobsApi:
     async def _submit(self, request: web.Request) -> web.Response:
         began = time.monotonic()
         query_of(request, ())
-        submitted, repeated = await self._desk.submit(await request.read(), key_of(request))
+        submitted, repeated = await self._desk.submit(await request.read(), key_of(request), trace_of(request))
         headers = {"Location": submitted.links.self} | ({REPEATED: "true"} if repeated else {})
         SUBMISSION_SECONDS.observe(time.monotonic() - began)
         return _shaped(submitted, 200 if repeated else 202, headers)

@@ -69,8 +69,11 @@ class Text:
 class Desk(Protocol):
     """Whoever takes jobs. JOB is a row's id, or a message's own id; every method raises DeskError, or ServiceError."""
 
-    async def submit(self, body: bytes, key: str | None) -> tuple[Submitted, bool]:
-        """Return where Kafka has the job, and whether it was there before under this key."""
+    async def submit(self, body: bytes, key: str | None, trace: str | None = None) -> tuple[Submitted, bool]:
+        """Return where Kafka has the job, and whether it was there before under this key.
+
+        `trace` is the caller's traceparent (W3C), which the job's own spans join.
+        """
 
     async def state(self, job: str) -> JobState:
         """Return what is known of a job."""

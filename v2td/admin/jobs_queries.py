@@ -15,6 +15,7 @@ from v2td.admin.jobs_shapes import ENDS, State
 from v2td.config.languages import LANGUAGES
 from v2td.errors import ErrorClass
 from v2td.formats import FORMATS
+from v2td.messages.headers import TRACEPARENT
 from v2td.messages.strict_json import shown
 
 MAX_LIMIT = 500
@@ -26,6 +27,7 @@ MAX_KEY = 255
 LISTED: tuple[State, ...] = tuple(each for each in get_args(State) if each in ENDS or each == "retrying")
 
 _KEY = re.compile(rf"[!-~]{{1,{MAX_KEY}}}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -94,6 +96,12 @@ def key_of(request: web.Request) -> str | None:
     if len(given) > 1 or not _KEY.fullmatch(given[0]):
         raise _bad(f"{KEY_HEADER}: 1 to {MAX_KEY} characters of ASCII without blanks, such as a UUID")
     return given[0]
+
+
+def trace_of(request: web.Request) -> str | None:
+    """Return the trace that the caller's request is part of (W3C's traceparent); what is none is as good as missing."""
+    given = request.headers.getall(TRACEPARENT, [])
+    return given[0] if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else None
 
 
 async def body_of(request: web.Request, shape: type[S]) -> S:
@@ -173,6 +181,7 @@ KEY = _parameter(
     "The same request with the same key is one job, however often it is sent. Of ours where it is missing.",
     "header",
 )
+TRACE = _parameter(TRACEPARENT, {"type": "string"}, "The caller's trace (W3C), which the job's spans join.", "header")
 JOBS_QUERY = (
     _parameter("state", {"type": "string", "enum": list(LISTED)}, "What became of them."),
     _parameter("class", {"type": "string", "enum": [str(each) for each in ErrorClass]}, "Why they failed."),

@@ -37,9 +37,9 @@ class Desk:
     async def __aexit__(self, *_: object) -> None:
         await self._submitting.__aexit__()
 
-    async def submit(self, body: bytes, key: str | None) -> tuple[Submitted, bool]:
-        """Return where Kafka has the job, and whether it was there before under this key."""
-        taken = await self._submitting.submit(body, key)
+    async def submit(self, body: bytes, key: str | None, trace: str | None = None) -> tuple[Submitted, bool]:
+        """Return where Kafka has the job, and whether it was there before under this key; it joins the trace."""
+        taken = await self._submitting.submit(body, key, trace)
         job = taken.submission
         assert job.id is not None
         assert job.kafka_partition is not None

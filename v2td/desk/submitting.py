@@ -27,10 +27,10 @@ from v2td.desk.producer import Producer
 from v2td.desk.reading import Message, read
 from v2td.desk.together import Together
 from v2td.errors import ServiceError
-from v2td.jobs import Coordinates
+from v2td.jobs import Coordinates, Headers
 from v2td.logs import get_logger
 from v2td.messages import Known
-from v2td.messages.headers import SUBMISSION
+from v2td.messages.headers import SUBMISSION, TRACEPARENT
 from v2td.retry import Backoff
 from v2td.store import Database, submissions
 from v2td.store.submissions import Acknowledged, Reservation, Submission
@@ -64,6 +64,7 @@ class _Request:
     key: str
     sha256: str
     message: Message
+    trace: str | None  # traceparent
 
     @property
     def mark(self) -> bytes:
@@ -106,22 +107,22 @@ class Submitting:
         """Return what was submitted here just now, and may be not known to others yet."""
         return self._unnoted.get(job)
 
-    async def submit(self, body: bytes, key: str | None) -> Taken:
+    async def submit(self, body: bytes, key: str | None, trace: str | None = None) -> Taken:
         """Return the job once all replicas in sync have it; raises DeskError, also after ANSWER_SECONDS.
 
         What is not acknowledged by then, or whose caller goes away, may be sent all the same: the key tells.
         """
         try:
-            taken = await self._submit(body, key)
+            taken = await self._submit(body, key, trace)
         except DeskError as error:
             (_FAILED if error.trouble is Trouble.UNAVAILABLE else _REFUSED).inc()
             raise
         (_REPEATED if taken.repeated else _OK).inc()
         return taken
 
-    async def _submit(self, body: bytes, key: str | None) -> Taken:
+    async def _submit(self, body: bytes, key: str | None, trace: str | None) -> Taken:
         message = read(body, self._settings.messages, self._known)
-        request = _Request(key or uuid4().hex, hashlib.sha256(message.value).hexdigest(), message)
+        request = _Request(key or uuid4().hex, hashlib.sha256(message.value).hexdigest(), message, trace)
         digest, task = self._under_way.get(request.key, (request.sha256, None))
         repeated = task is not None
         if digest != request.sha256:
@@ -183,7 +184,9 @@ class Submitting:
     async def _sent(self, request: _Request) -> Coordinates:
         """Send the record, and say so as long as that takes."""
         message = request.message
-        headers = ((SUBMISSION, request.mark),)
+        headers: Headers = ((SUBMISSION, request.mark),)
+        if request.trace is not None:
+            headers = (*headers, (TRACEPARENT, request.trace.encode()))
         sending = asyncio.create_task(self._producer.send(message.key, message.value, headers))
         try:
             while not (await asyncio.wait([sending], timeout=HOLD_SECONDS))[0]:
