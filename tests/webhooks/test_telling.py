@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
-
 from tests.store.outcomes import coordinates, failure, transcript
-from tests.webhooks.conftest import MakeSettings, OpenWorld, Receiver, receiving, silence, status
+from tests.webhooks.conftest import MakeSettings, OpenWorld, Receiver, receiving, status
 from v2td.jobs import Redo, Replay, SourceRecord
 from v2td.store import redos, webhooks
 
@@ -92,39 +88,6 @@ async def test_who_is_gone_or_never_answers_well_is_given_up(
     assert len(receiver.got) == 4
 
 
-async def test_a_receiver_that_asks_to_wait_is_left_alone(
-    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver
-) -> None:
-    """As long as it asks, but for max_seconds at most."""
-    receiver.answers += [status(503, retry_after="3600"), status(500, retry_after="3600")]
-    async with open_world(make_settings(max_seconds=300)) as world:
-        await world.deliver(transcript(1, job={"webhook_url": receiver.url}))
-        await receiver.until(1)
-        pause = "SELECT * FROM webhooks WHERE last_error IS NOT NULL AND next_at - now() BETWEEN '4 min' AND '5 min'"
-        async with asyncio.timeout(30):
-            while not await world.rows(pause):
-                await asyncio.sleep(0.02)
-        await world.deliver(transcript(2, job={"webhook_url": receiver.url}))
-        await world.until("delivered")
-    assert len(receiver.got) == 3, "500 does not choose its pause"
-
-
-async def test_who_hangs_holds_up_no_other_and_is_asked_by_four_at_most(
-    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver
-) -> None:
-    async with receiving() as hung, open_world(make_settings(timeout_seconds=60, concurrency=6)) as world:
-        hung.answers += [silence] * 20
-        await world.deliver(*(transcript(number, job={"webhook_url": hung.url}) for number in range(20)))
-        await hung.until(4)
-        await world.deliver(*(transcript(number, job={"webhook_url": receiver.url}) for number in range(20, 30)))
-        await world.until("delivered", 10)
-        assert (hung.most_at_once, len(hung.got)) == (4, 4)
-        assert receiver.most_at_once <= 2, "of six the others hold four"
-    rows = await world.rows("SELECT state, attempts, next_at <= now() AS due FROM webhooks WHERE state = 'waiting'")
-    assert len(rows) == 20
-    assert all(row["attempts"] == 0 and row["due"] for row in rows), "those under way at the end were given back"
-
-
 async def test_nothing_is_lost_when_a_daemon_dies_before_it_notes(
     open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver, secret: str
 ) -> None:
@@ -180,55 +143,11 @@ async def test_a_text_that_is_too_long_is_left_out(
     assert data["transcript"] == f"/v1/transcripts/{heard.job.id}"
 
 
-async def test_two_instances_tell_each_once(
-    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver
-) -> None:
-    settings = make_settings(url=receiver.url)
-    async with open_world(settings) as world, open_world(settings) as other:
-        await asyncio.gather(
-            world.deliver(*(transcript(number) for number in range(20))),
-            other.deliver(*(transcript(number) for number in range(20, 40))),
-        )
-        await world.until("delivered", 40)
-    assert len({each.id for each in receiver.got}) == len(receiver.got) == 40
-
-
 async def test_without_a_secret_nothing_is_noted(open_world: OpenWorld, make_settings: MakeSettings) -> None:
     async with open_world(make_settings(secret=None)) as world:
         await world.deliver(transcript(1, job={"webhook_url": "https://example.com/"}))
         assert await world.rows() == []
         assert not world.webhooks.wanted
-
-
-async def test_what_ended_is_forgotten_in_time(
-    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver
-) -> None:
-    async with open_world(make_settings(url=receiver.url), run=False) as world:
-        await world.deliver(*(transcript(number) for number in range(3)))
-        await world.rows("UPDATE webhooks SET created_at = now() - interval '25 hours'")
-        await world.deliver(transcript(3))
-        keep = transcript(0).job.id
-        await world.rows(f"UPDATE webhooks SET state = 'dead' WHERE job <> '{keep}'")
-        assert await webhooks.forget(world.database, days=2) == 0
-        assert await webhooks.forget(world.database, days=1) == 2
-        assert {row["job"] for row in await world.rows()} == {keep, transcript(3).job.id}
-
-
-async def test_while_postgres_takes_no_notes_outcomes_wait_and_then_are_told(
-    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver
-) -> None:
-    async with open_world(make_settings(url=receiver.url)) as world:
-        await world.rows("ALTER TABLE webhooks RENAME TO away")
-        delivering = asyncio.create_task(world.deliver(transcript(1)))
-        async with asyncio.timeout(30):
-            while not await world.rows("SELECT FROM transcriptions"):
-                await asyncio.sleep(0.02)
-        await asyncio.sleep(0.2)
-        assert not delivering.done(), "its record is not to be resolved"
-        await world.rows("ALTER TABLE away RENAME TO webhooks")
-        await delivering
-        await world.until("delivered")
-    assert len(receiver.got) == 1
 
 
 async def test_replays_and_revisions_are_told_by_themselves(
@@ -256,22 +175,3 @@ async def test_replays_and_revisions_are_told_by_themselves(
     assert of_failure == [(0, "this is text"), (0, "again")]
     others = {each["revision"]: each["text"] or each["reason"] for each in told if each["id"] == str(heard.job.id)}
     assert others == {0: "good morning everyone", 1: "good evening", 2: "too late"}
-
-
-async def test_of_many_hosts_none_is_passed_over(
-    open_world: OpenWorld, make_settings: MakeSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More hosts than are looked at together wait; those that are due are told without a pause of the poll."""
-    monkeypatch.setattr("v2td.webhooks.webhooks.POLL_SECONDS", 600.0)
-    others = """
-        INSERT INTO webhooks (id, job, revision, event, url, host, next_at)
-        SELECT gen_random_uuid(), gen_random_uuid(), 0, 'failed', 'http://x/', h || n, now() + '1 hour'
-        FROM generate_series(1, 600) n, (VALUES ('1.'), ('z.')) other (h)
-    """
-    async with open_world(make_settings(url=receiver.url)) as world:
-        await world.rows(others)
-        await world.deliver(*(transcript(number) for number in range(12)))
-        await world.until("delivered", 12)
-        found = list(await webhooks.hosts(world.database, "z."))
-        assert (len(found), found) == (webhooks.HOSTS_AT_ONCE, sorted(found)), "in Python's own order"
-    assert len(receiver.got) == 12
