@@ -42,7 +42,9 @@ def list_(
     Example: `v2td audit list --since 1d`
     """
     settings = load(config, overrides).settings
-    found = run_until_signal(_list(settings, before, moment(since, datetime.now(UTC), "--since"), limit))
+    found = run_until_signal(
+        _list(settings, before, moment(since, datetime.now(UTC), "--since"), limit), "asking Postgres"
+    )
     if json:
         entries = [
             {

@@ -78,7 +78,7 @@ def priority(
 def _command(kind: str, words: list[str], level: int | None, settings: Settings, *, yes: bool, json: bool) -> None:
     from v2td.store.commands import Command
 
-    found = run_until_signal(_find(settings, words))
+    found = run_until_signal(_find(settings, words), "asking Postgres")
     for word in found.unknown:
         typer.echo(f"{printable(word)}: no such job; {CURE}", err=True)
     if len(found.open) > 1 and not yes:

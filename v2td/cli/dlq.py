@@ -57,7 +57,7 @@ def list_(
     """
     settings = load(config, overrides).settings
     selection = failures.selection(jobs, classes, since, until, topics=topics, states=states)
-    found, counts = run_until_signal(_list(settings, selection, limit))
+    found, counts = run_until_signal(_list(settings, selection, limit), "asking Postgres")
     total = sum(counts.values())
     if json:
         report = {"failures": [failures.entry(each) for each in found], "total": total, "by_class": counts}
@@ -84,7 +84,7 @@ def show(
 
     Example: `v2td dlq show call-17`
     """
-    found = run_until_signal(_show(load(config, overrides).settings, job))
+    found = run_until_signal(_show(load(config, overrides).settings, job), "asking Postgres")
     if not found:
         raise ServiceError(f"show {failures.printable(job)}", "there is no such failure", "see v2td dlq list")
     if json:
@@ -168,7 +168,7 @@ def drop(
     to_drop = [each for each in chosen if states or failures.state(each) is State.FAILED]
     _confirm(f"Drop {len(to_drop)} failed jobs?", to_drop, asked=not (jobs or yes or dry_run))
     if to_drop and not dry_run:
-        dropped = run_until_signal(_drop(settings, to_drop))
+        dropped = run_until_signal(_drop(settings, to_drop), "dropping")
         to_drop = [each for each in to_drop if each.id in dropped]
     left = len(chosen) - len(to_drop)
     if json:

@@ -50,7 +50,7 @@ def resume(
 
 
 def _say(kind: Literal["pause", "resume"], instance: str | None, settings: Settings, *, json: bool) -> None:
-    run_until_signal(_give(kind, instance, settings))
+    run_until_signal(_give(kind, instance, settings), "asking Postgres")
     group = settings.kafka.group_id
     if json:
         typer.echo(jsonlib.dumps({"command": kind, "group": group, "instance": instance}))

@@ -83,7 +83,7 @@ def route(
     )
     source = file if file is not None else url
     try:
-        facts, found = run_until_signal(route_of(settings, facts, source))
+        facts, found = run_until_signal(route_of(settings, facts, source), "looking at it")
     except JobError as error:
         from v2td.messages import without_secrets
 

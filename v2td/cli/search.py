@@ -63,7 +63,7 @@ def search(
     now = datetime.now(UTC)
     asked = Asked(" ".join(words), language, moment(since, now, "--since"), moment(until, now, "--until"))
     try:
-        matches = run_until_signal(_found(settings, asked, limit))
+        matches = run_until_signal(_found(settings, asked, limit), "searching")
     except InvalidSearchError as error:
         raise typer.BadParameter(str(error), param_hint="WORDS") from None
     if json:

@@ -54,7 +54,7 @@ def show(
     from v2td.ops.show import Shown, look_up
 
     settings = load(config, overrides).settings
-    found = run_until_signal(look_up(settings, job))
+    found = run_until_signal(look_up(settings, job), "asking Postgres")
     if not isinstance(found, Shown):
         _choose(job, found, json=json)
         raise typer.Exit(1)

@@ -29,7 +29,7 @@ def show(*, json: Json = False, config: Config = None, overrides: Overrides = No
     """
     from v2td.ops import storage
 
-    _report(run_until_signal(storage.show(load(config, overrides).settings)), json=json)
+    _report(run_until_signal(storage.show(load(config, overrides).settings), "asking the object stores"), json=json)
 
 
 @app.command()
@@ -42,7 +42,7 @@ def apply(*, json: Json = False, config: Config = None, overrides: Overrides = N
     """
     from v2td.ops import storage
 
-    _report(run_until_signal(storage.apply(load(config, overrides).settings)), json=json)
+    _report(run_until_signal(storage.apply(load(config, overrides).settings), "telling the object stores"), json=json)
 
 
 def _report(items: Sequence[Item], *, json: bool) -> None:

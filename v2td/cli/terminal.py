@@ -58,8 +58,14 @@ def phases_bar() -> Progress:
     )
 
 
-def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run `work`; SIGTERM and a closed terminal end it as Ctrl-C does, so that it can clean up."""
+def run_until_signal(work: Coroutine[Any, Any, Result], saying: str | None = None) -> Result:
+    """Run `work`; SIGTERM and a closed terminal end it as Ctrl-C does, so that it can clean up.
+
+    `saying` is shown on a terminal meanwhile, for work that may take a while and prints nothing itself.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-    return asyncio.run(work)
+    if saying is None:
+        return asyncio.run(work)
+    with console().status(saying):
+        return asyncio.run(work)

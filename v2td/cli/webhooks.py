@@ -61,7 +61,7 @@ def list_(
     Example: `v2td webhooks list --state dead --since 2d`
     """
     settings = load(config, overrides).settings
-    found, counts = run_until_signal(_list(settings, _selection(ids, states, since), limit))
+    found, counts = run_until_signal(_list(settings, _selection(ids, states, since), limit), "asking Postgres")
     if json:
         report = {"webhooks": [_entry(each) for each in found], "total": sum(counts.values()), "by_state": counts}
         typer.echo(jsonlib.dumps(report, ensure_ascii=False))
@@ -135,7 +135,7 @@ def try_(
     target = url or settings.webhooks.url
     if target is None:
         raise typer.BadParameter("name a URL: webhooks.url is not set")
-    tried = run_until_signal(webhooks.send_example(settings, target))
+    tried = run_until_signal(webhooks.send_example(settings, target), "waiting for the receiver")
     answer = tried.answer
     if json:
         report = {"id": tried.id, "result": answer.how, "status": answer.status, "error": answer.error}
