@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,7 +18,7 @@ from v2td.admin.jobs_desk import DeskError, Trouble
 from v2td.desk import submitting
 from v2td.desk.positions import Positions
 from v2td.errors import ServiceError
-from v2td.intake import acknowledged_time, cluster_id
+from v2td.intake import acknowledged_time, admin_client, cluster_id
 from v2td.jobs import Coordinates
 from v2td.store import forget_old, open_database, submissions
 
@@ -233,3 +234,19 @@ async def test_old_keys_are_forgotten(office: Office) -> None:
     await office.sql("UPDATE submissions SET created_at = now() - interval '31 days' WHERE idempotency_key = 'old'")
     assert await forget_old(office.database, 30) == 1
     assert [row["idempotency_key"] for row in await office.sql("SELECT * FROM submissions")] == ["new"]
+
+
+async def test_nobody_waits_for_ever_for_a_topic_that_takes_nothing(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "ANSWER_SECONDS", 0.5)
+    kafka = office.settings.kafka.model_copy(update={"commit_timeout_seconds": 1.0})
+    began = time.monotonic()
+    async with office.desk(office.settings.model_copy(update={"kafka": kafka})) as desk, served(desk) as session:
+        assert (await ask(session, "POST", "/v1/jobs", data=VALUE))[0] == 202
+        async with admin_client(kafka) as admin:
+            await admin.delete_topics(list(kafka.topics))
+        key = {"Idempotency-Key": "waits"}
+        statuses = [(await ask(session, "POST", "/v1/jobs", data=VALUE, headers=key))[0] for _ in range(2)]
+        assert statuses == [503, 503]
+    assert time.monotonic() - began < 60  # the desk closes though the record is still in the producer's hands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
@@ -88,8 +89,14 @@ class Producer:
         task.add_done_callback(self._stopping.discard)
 
     async def _stop(self, producer: AIOKafkaProducer) -> None:
+        seconds = self._settings.commit_timeout_seconds
         try:
-            async with asyncio.timeout(self._settings.commit_timeout_seconds):
+            async with asyncio.timeout(seconds):
                 await producer.stop()
         except TimeoutError:
             log.warning("a producer did not stop in time", what="submission")
+            # It would try to send what it has for ever, and keep the event loop from closing.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await producer._sender.close()  # noqa: SLF001 (what `stop` does behind its flush)
+                    await producer.client.close()
