@@ -14,7 +14,7 @@ from operator import itemgetter
 
 from v2td.formats import Document, clock, short_clock
 from v2td.jobs import Segment
-from v2td.subtitles.words import Token, broken, joined, split, tokens, width
+from v2td.subtitles.words import Token, broken, fits, joined, split, tokens, width
 
 GAP_SECONDS = 0.084  # two frames at 24 a second, in whole milliseconds
 SHORTEST_SECONDS = 0.25  # of a cue that others leave no room
@@ -128,7 +128,7 @@ def _most(rest: Sequence[Token], label: tuple[Token, ...], rules: Rules, *, by_w
         chunk = rest[: fitting + 1]
         seconds = chunk[-1].end - chunk[0].start
         long = seconds > rules.max_seconds and (by_words or width(chunk) / seconds >= SPARSE)
-        if long or broken([*label, *chunk], rules.max_line, rules.max_lines) is None:
+        if long or not fits([*label, *chunk], rules.max_line, rules.max_lines):
             break
         fitting += 1
     return fitting
@@ -147,8 +147,7 @@ def _joined(chunks: Iterable[_Chunk], rules: Rules) -> list[_Chunk]:
             both = _Chunk(
                 (*last.tokens, replace(chunk.tokens[0], spaced=True), *chunk.tokens[1:]), last.channel, last.label
             )
-            fits = broken(both.shown, rules.max_line, rules.max_lines) is not None
-            if fits and both.end - both.start <= rules.max_seconds:
+            if fits(both.shown, rules.max_line, rules.max_lines) and both.end - both.start <= rules.max_seconds:
                 found[-1] = both
                 continue
         found.append(chunk)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 from rich.cells import cell_len
 
@@ -31,11 +32,10 @@ class Token:
     start: float
     end: float
     spaced: bool = True  # a space comes before it, unless it is first in its line
+    columns: int = field(init=False)  # its width on a screen, measured once
 
-    @property
-    def columns(self) -> int:
-        """Its width on a screen."""
-        return cell_len(self.text)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", cell_len(self.text))
 
 
 def tokens(segment: Segment, max_line: int) -> tuple[list[Token], bool]:
@@ -66,6 +66,11 @@ def width(found: Sequence[Token]) -> int:
 def joined(found: Sequence[Token]) -> str:
     """Return words as one line."""
     return "".join(f" {token.text}" if token.spaced else token.text for token in found).strip()
+
+
+def fits(found: Sequence[Token], max_line: int, max_lines: int) -> bool:
+    """Tell whether words fit into so many lines."""
+    return _lines_needed(found, max_line) <= max_lines
 
 
 def broken(found: Sequence[Token], max_line: int, max_lines: int) -> list[Sequence[Token]] | None:
@@ -101,12 +106,13 @@ def _lines_needed(found: Sequence[Token], max_line: int) -> int:
 def _even(found: Sequence[Token], max_line: int, count: int) -> list[Sequence[Token]]:
     """Break into `count` lines, which is possible: the most even ones, and rather after punctuation."""
     mean = width(found) / count
+    upto = list(accumulate((token.columns + token.spaced for token in found), initial=0))
     best: list[dict[int, tuple[float, int]]] = [{0: (0.0, 0)}]  # by line: where it may end, at what cost, begun where
     for _ in range(count):
         ends: dict[int, tuple[float, int]] = {}
         for begin, (cost, _) in best[-1].items():
             for end in range(begin + 1, len(found) + 1):
-                columns = width(found[begin:end])
+                columns = upto[end] - upto[begin] - found[begin].spaced
                 if columns > max_line and end > begin + 1:
                     break
                 total = cost + (columns - mean) ** 2 - (0.0 if end == len(found) else _bonus(found[end - 1]))
