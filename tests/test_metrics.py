@@ -22,6 +22,8 @@ CLOSED = {
     "outcome": "transcribed | failed",
     "error_class": "ErrorClass",
     "stage": "the stages of the pipeline",
+    "version": "this one",
+    "model": "the engine's",
     "scheme": "http | https | s3 | file",
     "state": "starting | idle | busy | unloaded",
     "reason": "died | deadline | memory | windows",
