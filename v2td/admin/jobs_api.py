@@ -210,13 +210,23 @@ def _ok(shape: type[BaseModel], status: str = "200") -> dict[str, Any]:
     return {status: {"description": shape.__doc__ or "", "content": _json(shape)}, **_FAULTS}
 
 
+def _headers(**described: str) -> dict[str, Any]:
+    named = {name.replace("_", "-"): text for name, text in described.items()}
+    return {"headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in named.items()}}
+
+
 _SUBMITTED = _ok(Submitted, "202") | {
-    "200": {"description": f"It was handed in before, with this {KEY_HEADER}.", "content": _json(Submitted)}
+    "200": {
+        "description": f"It was handed in before, with this {KEY_HEADER}.",
+        "content": _json(Submitted),
+        **_headers(Location="The job.", Idempotency_Replayed="`true`."),
+    }
 }
+_SUBMITTED["202"] |= _headers(Location="The job.")
 _GIVEN = _ok(Given, "202")
 _EVENTS = {
     "200": {
-        "description": "Events named `state`, each a JobState, until the job has ended.",
+        "description": "Events named `state`, each a JobState (see /v1/jobs/{id}), until the job has ended.",
         "content": {"text/event-stream": {}},  # OpenAPI 3.1 has no word for what its events are
     },
     "204": {"description": "The job has ended, and that was told: do not come again."},
