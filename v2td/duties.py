@@ -25,6 +25,7 @@ GC_THRESHOLDS = (10_000, 10, 10)  # Python's own are (700, 10, 10); looser ones 
 LAG_SECONDS = 0.1
 INSTANCE_SECONDS = 10.0
 KEEP_SECONDS = 24 * 3600.0
+KEEP_FIRST_SECONDS = 600.0  # not while it starts and catches up
 KEEP_RETRY_SECONDS = 60.0
 FORGET_DAYS = 30  # windows of jobs that never ended: their topic is gone
 
@@ -63,10 +64,12 @@ async def feed_watchdog(not_alive: Callable[[], str | None]) -> None:
 async def keep_tables(database: store.Database, settings: Settings) -> None:
     """Make the coming months' partitions and sweep what no job will ask for any more, once a day, for ever.
 
-    Trouble is tried again and does no harm meanwhile.
+    The first time soon, for daemons that are started anew each day; trouble is tried again and does no harm meanwhile.
     """
+    pause = KEEP_FIRST_SECONDS
     while True:
-        await asyncio.sleep(KEEP_SECONDS)
+        await asyncio.sleep(pause)
+        pause = KEEP_SECONDS
         while True:
             try:
                 async with database.acquire() as connection:
