@@ -94,7 +94,8 @@ def test_an_answer_holds_nothing_that_a_page_could_take_for_more_than_words() ->
         "interval": 0.01,
         "seconds": 1,
         "seen": [0],
-        "stacks": [[["<script>\x1b[2J\x00", "a" * 9999, 1, 1]]],
+        "places": [["<script>\x1b[2J\x00", "a" * 9999, 1, 1]],
+        "stacks": [[0]],
     }
     samples = _parsed(json.dumps(lie).encode(), 1)
     assert samples is not None
@@ -110,9 +111,9 @@ def test_an_answer_holds_nothing_that_a_page_could_take_for_more_than_words() ->
         b"[]",
         b"[" * 100_000,
         b'{"number": 1}',
-        b'{"number": 1, "interval": "x", "seconds": 1, "stacks": [], "seen": []}',
-        b'{"number": 1, "interval": 1, "seconds": 1, "stacks": [], "seen": [5]}',
-        b'{"number": 1, "interval": 1, "seconds": 1, "stacks": [[[1, 2, 3, 4]]], "seen": [0]}',
+        b'{"number": 1, "interval": "x", "seconds": 1, "places": [], "stacks": [], "seen": []}',
+        b'{"number": 1, "interval": 1, "seconds": 1, "places": [], "stacks": [], "seen": [5]}',
+        b'{"number": 1, "interval": 1, "seconds": 1, "places": [[1, 2, 3, 4]], "stacks": [[0]], "seen": [0]}',
     ],
 )
 def test_what_makes_no_sense_is_an_error_of_one_kind(lie: bytes) -> None:
@@ -121,7 +122,7 @@ def test_what_makes_no_sense_is_an_error_of_one_kind(lie: bytes) -> None:
 
 
 def test_who_answers_too_much_is_cut_off() -> None:
-    lie = {"number": 1, "interval": 1, "seconds": 1, "stacks": [[]], "seen": [0] * (MAX_SAMPLES + 10)}
+    lie = {"number": 1, "interval": 1, "seconds": 1, "places": [], "stacks": [[]], "seen": [0] * (MAX_SAMPLES + 10)}
     samples = _parsed(json.dumps(lie).encode(), 1)
     assert samples is not None
     assert len(samples.stacks) == MAX_SAMPLES

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 DEPTH = 200  # innermost frames of a stack
-MAX_ANSWER_BYTES = 16_000_000
+MAX_ANSWER_BYTES = 4_000_000  # a busy minute takes some 200 kB
 MAX_SAMPLES = 60_000
 MAX_COMMAND_BYTES = 1000
 GRACE_SECONDS = 10.0  # for an answer to come when the time is over: the lock may be held for long
@@ -162,7 +162,7 @@ def _answer_all(ears: Ears) -> None:
 
 
 def _looked(number: int, seconds: float, interval: float) -> dict[str, Any]:
-    """Look at the main thread for so long; return each stack once, and which was seen when."""
+    """Look at the main thread for so long; return each place and each stack once, and which was seen when."""
     stacks: dict[Stack, int] = {}
     seen: list[int] = []
     began = time.monotonic()
@@ -173,8 +173,10 @@ def _looked(number: int, seconds: float, interval: float) -> dict[str, Any]:
         if lasted >= seconds or len(seen) >= MAX_SAMPLES:
             break
         time.sleep(min(interval, seconds - lasted))
-    told = [[[each.function, each.file, each.line, each.first_line] for each in stack] for stack in stacks]
-    return {"number": number, "interval": interval, "seconds": lasted, "stacks": told, "seen": seen}
+    places: dict[Place, int] = {}
+    told = [[places.setdefault(place, len(places)) for place in stack] for stack in stacks]
+    named = [[each.function, each.file, each.line, each.first_line] for each in places]
+    return {"number": number, "interval": interval, "seconds": lasted, "places": named, "stacks": told, "seen": seen}
 
 
 def _parsed(line: bytes, number: int) -> Samples | None:
@@ -183,7 +185,8 @@ def _parsed(line: bytes, number: int) -> Samples | None:
         answer = json.loads(line)
         if answer["number"] != number:
             return None
-        stacks = [tuple(_harmless(*place) for place in stack[:DEPTH]) for stack in answer["stacks"]]
+        places = [_harmless(*place) for place in answer["places"]]
+        stacks = [tuple(places[each] for each in stack[:DEPTH]) for stack in answer["stacks"]]
         seen = tuple(stacks[each] for each in answer["seen"][:MAX_SAMPLES])
         return Samples(seen, float(answer["interval"]), float(answer["seconds"]))
     except (TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
