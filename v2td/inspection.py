@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -45,7 +43,7 @@ class Inspection:
         if len(found) > 1:
             return [_named(each) for each in found]
         if not found:
-            return [_under_way(remembered)] if isinstance(remembered, Trail) else []
+            return [] if remembered is None else [_in_memory(remembered)]  # a replica may not have its row yet
         (row,) = found
         remembered = remembered or self._board.find(row.id)
         told = _stored(row, remembered if isinstance(remembered, Finished) else None)
@@ -53,7 +51,7 @@ class Inspection:
             told["formats"] = sorted(FORMATS)
             told["segments"] = [asdict(each) for each in await self._reader.segments(row.id)]
         if isinstance(remembered, Trail):  # it is being done again
-            told["under_way"] = _under_way(remembered)
+            told["under_way"] = _in_memory(remembered)
         return [told]
 
     async def failures(self) -> dict[str, Any]:
@@ -87,7 +85,7 @@ class Inspection:
                 raise Unplayable(413, f"the recording has {audio.size_bytes} bytes: too many for a page")
             yield audio.path
         finally:
-            await asyncio.to_thread(self._downloader.discard, audio)
+            self._downloader.discard(audio)
 
     def _remembered(self, job: str) -> Trail | Finished | None:
         try:
@@ -130,11 +128,13 @@ def _stored(row: StoredOutcome, finished: Finished | None = None) -> dict[str, A
     return told
 
 
-def _under_way(trail: Trail) -> dict[str, Any]:
+def _in_memory(remembered: Trail | Finished) -> dict[str, Any]:
+    ended = isinstance(remembered, Finished)
+    trail = remembered.trail if isinstance(remembered, Finished) else remembered
     job, at = trail.job, trail.job.coordinates
     return {
         "id": job.id,
-        "state": "under_way",
+        "state": "ended" if ended else "under_way",
         "job_id": job.job_id,
         "topic": at.topic,
         "kafka_partition": at.partition,
@@ -145,7 +145,6 @@ def _under_way(trail: Trail) -> dict[str, Any]:
         "priority": job.priority,
         "attempts": trail.attempt,
         "stage": trail.stage,
-        "seconds": round(time.monotonic() - trail.began, 3),
         "windows_heard": len(trail.windows_heard),
         "windows_known": trail.windows_known,
         "windows_cut": trail.windows_cut,

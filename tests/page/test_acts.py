@@ -102,6 +102,11 @@ async def _changes_priority_and_cancels(look: Look) -> str:
     await expect(row).to_have_count(1)
     job = await row.locator("a").get_attribute("title")
     assert job is not None
+    await row.locator("a").press("Enter")  # its page, while it waits
+    await expect(look.page.locator("main .pill")).to_have_text("under way")
+    assert "retry" in await look.said(".facts dd")
+    await _tab_to(look, "Jobs")
+    await look.page.keyboard.press("Enter")
     await _tab_to(look, "Change the priority of job…")
     await look.page.keyboard.press("Enter")
     await expect(look.page.get_by_role("dialog")).to_be_visible()

@@ -85,6 +85,9 @@ async def _looks_at_all(world: World, look: Look) -> None:
         await expect(look.page.get_by_role("heading", name="Waterfall")).to_be_visible()
         assert row["job_id"] in (await look.page.locator(".facts").text_content() or "")
     await _is_harmless(look)
+    await look.page.evaluate("location.hash = '#/jobs/twice'")
+    await expect(look.page.get_by_text("Several messages have this id")).to_be_visible()
+    assert await look.page.locator("main li a").count() == 2
     for text in MARKUP:  # as ids in the address
         await look.page.evaluate("(job) => { location.hash = '#/jobs/' + encodeURIComponent(job) }", text)
         await expect(look.page.get_by_role("heading", name="Waterfall")).to_be_visible()

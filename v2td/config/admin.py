@@ -18,7 +18,7 @@ class AdminSettings(Section):
     host: Text = Field(
         "127.0.0.1",
         description="Address to listen on; one that other machines reach needs a token, which all but the two probes "
-        "then ask for.",
+        "and the page's own files then ask for.",
     )
     port: Port = Field(9464, description="Port to listen on; 0 takes a free one and logs it.")
     socket: AbsolutePath | None = Field(
