@@ -41,6 +41,7 @@ ANSWER_SECONDS = 5.0  # longest wait of a caller
 HOLD_SECONDS = 10.0  # how often an instance says that it is still sending
 CLAIM_SECONDS = 60.0  # who says nothing for so long is gone
 FIND_SECONDS = 60.0  # longest search in Kafka
+NOTE_LINGER_SECONDS = 0.05  # what Kafka has is noted together: nobody waits for it
 NOTE_SECONDS = 2.0  # longest wait at the end
 MAX_UNDER_WAY = 2000  # requests that wait for Kafka
 RETRY_SECONDS = 5
@@ -82,7 +83,9 @@ class Submitting:
         self._topic = settings.api.jobs_topic or settings.kafka.topics[0]
         self._producer = Producer(settings.kafka, self._topic)
         self._reservations = Together[Reservation, Submission | None](lambda all_: submissions.reserve(database, all_))
-        self._completions = Together[Acknowledged, bool](lambda all_: submissions.complete(database, all_))
+        self._completions = Together[Acknowledged, bool](
+            lambda all_: submissions.complete(database, all_), NOTE_LINGER_SECONDS
+        )
         self._under_way: dict[str, tuple[str, asyncio.Task[Taken]]] = {}  # by key, with the request's digest
         self._unnoted: OrderedDict[UUID, Submission] = OrderedDict()  # in Kafka, and not yet so in their rows
         self._notes: set[asyncio.Task[None]] = set()

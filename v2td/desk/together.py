@@ -15,12 +15,13 @@ AT_ONCE = 500
 class Together(Generic[T, R]):
     """Does by `do`, which takes many and returns a result for each, what is asked one by one.
 
-    While it does some the next gather: alone nobody waits, and many take little longer than one. What `do` raises
-    all get who were among them.
+    While it does some the next gather: alone nobody waits, and many take little longer than one; `linger_seconds` is
+    for what is in no hurry. What `do` raises all get who were among them.
     """
 
-    def __init__(self, do: Callable[[Sequence[T]], Awaitable[Sequence[R]]]) -> None:
+    def __init__(self, do: Callable[[Sequence[T]], Awaitable[Sequence[R]]], linger_seconds: float = 0.0) -> None:
         self._do = do
+        self._linger_seconds = linger_seconds
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._work: asyncio.Task[None] | None = None
 
@@ -41,6 +42,8 @@ class Together(Generic[T, R]):
     async def _run(self) -> None:
         try:
             while self._waiting:
+                if self._linger_seconds:
+                    await asyncio.sleep(self._linger_seconds)
                 now, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
                 try:
                     results = await self._do([what for what, _ in now])
