@@ -121,6 +121,16 @@ def test_the_history_ends(looking: Watch) -> None:
     assert len(looking._points) == 1800
 
 
+async def test_a_sample_that_fails_ends_nothing(looking: Watch) -> None:
+    answers = iter([{}, status()])  # the first has nothing that is looked for
+    running = asyncio.create_task(looking.run(lambda: next(answers)))
+    try:
+        assert await asyncio.wait_for(looking.after(0), 30) == 1
+        assert looking.told["version"] == STATUS["version"]
+    finally:
+        running.cancel()
+
+
 async def test_whoever_waits_hears_of_each_sample(looking: Watch) -> None:
     running = asyncio.create_task(looking.run(status))
     try:

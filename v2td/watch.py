@@ -17,7 +17,10 @@ from v2td import __version__, metrics
 from v2td.backlog import Backlog, backlog
 from v2td.board import Board, Finished
 from v2td.config import Settings
+from v2td.logs import get_logger
 from v2td.stages import Trail
+
+log = get_logger(__name__)
 
 SAMPLE_SECONDS = 2.0
 HISTORY_SECONDS = 3600.0
@@ -90,7 +93,10 @@ class Watch:
     async def run(self, status: Callable[[], dict[str, Any]]) -> None:
         """Take samples, for ever; `status` returns what /status shows."""
         while True:
-            self.sample(status(), time.monotonic())
+            try:
+                self.sample(status(), time.monotonic())
+            except Exception:  # whoever looks does without: no job does
+                log.exception("no sample")
             async with self._changed:
                 self._changed.notify_all()
             await asyncio.sleep(SAMPLE_SECONDS)
