@@ -203,7 +203,7 @@ def _words(query: str) -> str:
     """Return the query with the characters of scripts without spaces apart, as they are in the index."""
     if len(query) > MAX_QUERY:
         raise InvalidSearchError(f"the query has {len(query)} characters; {MAX_QUERY} are the most")
-    query = unicodedata.normalize("NFC", clean_text(query))
+    query = unicodedata.normalize("NFC", clean_text(query)).lower()  # a server with the locale C knows A to Z only
     if not _WORD.search(query):
         raise InvalidSearchError("the query has no word in it")
     parts = query.split('"')
