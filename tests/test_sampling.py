@@ -38,7 +38,7 @@ async def test_a_busy_child_is_seen_at_work_and_goes_on(work: Callable[[], None]
             while work.__name__ not in str((await child.sample(0)).stacks[0]):
                 await asyncio.sleep(0.01)
         samples = await child.sample(0.3, 0.01)
-        assert len(samples.stacks) > 1
+        assert samples.stacks
         assert samples.seconds >= 0.3
         assert all(stack[-1].function == work.__name__ for stack in samples.stacks)
         assert not call.done()
@@ -74,7 +74,7 @@ async def test_an_answer_that_was_given_up_is_not_the_next_ones() -> None:
     async with Child("test", nothing) as child:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await child.sample(0.3)
+                await child.sample(1.5)
         assert len((await child.sample(0)).stacks) == 1
 
 

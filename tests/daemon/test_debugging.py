@@ -82,13 +82,11 @@ async def test_a_daemon_is_looked_into(world: World) -> None:
                 for each in range(JOBS)
             )
         )
-        made = await asyncio.gather(get("profile", seconds="1", format="html"), get_second(session))
-        html, refused = made
+        html = await one_of_two(session)
         assert "<html" in html
-        assert "profile of loop is being made" in refused
         speedscope = await found("profile", seconds="1", format="speedscope")
         assert speedscope["$schema"].startswith("https://www.speedscope.app/")
-        assert any("v2td" in (frame["file"] or "") for frame in speedscope["shared"]["frames"])
+        assert any("run" in frame["name"] for frame in speedscope["shared"]["frames"])
         for name in ("slot-0", "decoder-0"):
             async with session.get("/debug/profile", params={"seconds": "1", "format": "text", "of": name}) as answer:
                 text = await answer.text()
@@ -157,12 +155,20 @@ async def bundle_holds_no_secret(world: World, port: int) -> None:
             assert secret not in content
 
 
-async def get_second(session: aiohttp.ClientSession) -> str:
-    """Ask for a second profile beside the first."""
-    await asyncio.sleep(0.3)
-    async with session.get("/debug/profile", params={"seconds": "1"}) as answer:
-        assert answer.status == 409
-        return await answer.text()
+async def one_of_two(session: aiohttp.ClientSession) -> str:
+    """Ask for two profiles at once: one is made, the other refused; on a busy machine they may not meet at once."""
+
+    async def ask() -> tuple[int, str]:
+        async with session.get("/debug/profile", params={"seconds": "1"}) as answer:
+            return answer.status, await answer.text()
+
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            (status, html), (refused, why) = sorted(await asyncio.gather(ask(), ask()))
+            assert status == 200, html
+            if refused == 409:
+                assert "profile of loop is being made" in why
+                return html
 
 
 async def older(name: str, age: float, found: Callable[..., Awaitable[Any]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def check(folder: Path, tests: list[dict[str, Any]], rules: Path = RULES) -> Non
 
 def promtool(*files: Path) -> None:
     """Have promtool run files of tests."""
+    assert shutil.which("promtool"), "promtool is not there: python -m tests.services build"
     done = subprocess.run(["promtool", "test", "rules", *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
