@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,7 +121,8 @@ async def _to_stdout(settings: Settings, wanted: Wanted, how: How) -> Exported:
     async with open_exporter(settings, wanted) as exporter:
         async with aclosing(exporter.texts(how)) as texts:
             async for text in texts:
-                typer.echo(text, nl=False)
+                # A file holds what was said as it is; a terminal would obey it.
+                typer.echo("\n".join(map(printable, text.split("\n"))) if sys.stdout.isatty() else text, nl=False)
         return exporter.exported
 
 
