@@ -137,11 +137,12 @@ class Commands:
         """Read all open commands, and do what they ask; raises ServiceError."""
         cancels: dict[UUID, Given] = {}
         priorities: dict[UUID, Given] = {}
+        # First, so that who cancels jobs and then resumes the intake finds them cancelled before they begin.
+        word = await store.commands.last_word(self._database, self._group, self._instance)
         async for page in store.commands.open_commands(self._database):
             for each in page:
                 assert each.command.job is not None
                 (cancels if each.command.kind == "cancel" else priorities)[each.command.job] = each
-        word = await store.commands.last_word(self._database, self._group, self._instance)
         self._cancels, self._priorities = cancels, priorities
         for job, following in list(self.under_way.items()):
             for found in (priorities.get(job), cancels.get(job)):

@@ -169,6 +169,8 @@ async def test_the_intake_of_one_or_all_pauses_until_somebody_says_otherwise(wor
         one = await start(world.daemon(engine__slots=1, kafka__group_instance_id="one"))
         two = await start(world.daemon(engine__slots=1, kafka__group_instance_id="two"))
         assert [(await each.status())["paused"] is not None for each in (one, two)] == [True, True]
+        for each in (one, two):
+            assert "v2td_records_received_total{" not in await each.metrics(), "an assignment resumes its partitions"
         await jobs.cancel(*waiting[:2])
         await world.rows(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",

@@ -15,6 +15,7 @@ from v2td import failpoints, metrics
 from v2td.errors import ServiceError
 from v2td.intake import cluster_id
 from v2td.intake.consumer import FETCH_BYTES
+from v2td.intake.poller import Polled
 from v2td.jobs import Coordinates, SourceRecord
 
 
@@ -171,6 +172,36 @@ async def test_nothing_is_taken_while_another_room_says_so(settings_for: MakeSet
         assert desk.started == []
         trouble.clear()
         await until(lambda: len(desk.finished) == 5)
+
+
+async def test_what_a_poll_brings_meanwhile_is_read_again_later(
+    settings_for: MakeSettings, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An assignment resumes its partitions in the middle of a poll: a paused instance that starts would take some."""
+    settings = settings_for(await topic(partitions=2))
+    await produce(settings, [b"x"] * 20)
+    trouble, met = asyncio.Event(), asyncio.Event()
+    desk = Desk()
+    intake = intake_of(settings, desk, blocked=trouble.is_set)
+    async with running(intake):
+        poll = intake._poller.poll
+
+        async def poll_until_trouble(max_records: int) -> Polled:
+            polled = await poll(max_records)
+            if polled.batches and not met.is_set():
+                met.set()
+                trouble.set()
+            return polled
+
+        monkeypatch.setattr(intake._poller, "poll", poll_until_trouble)
+        async with asyncio.timeout(20):
+            await met.wait()
+        await asyncio.sleep(0.6)
+        assert desk.started == []
+        trouble.clear()
+        await until(lambda: len(desk.finished) == 20)
+    assert len(desk.started) == 20
+    assert sum((await committed(settings)).values()) == 20
 
 
 async def test_the_distance_to_the_oldest_unfinished_record_is_bounded(

@@ -203,6 +203,9 @@ class Intake:
             if revocations != self._member.revocations:
                 return
             moved = self._member.sought
+        if self._blocked():  # an assignment resumes all its partitions, also in the middle of a poll
+            self._poller.put_back(polled, moved)
+            return
         self._accepting_since = time.monotonic()
         # No await from here on until the tracker has them all, or a batch is lost.
         if polled.unreadable is not None and polled.unreadable.partition not in moved:

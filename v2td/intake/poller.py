@@ -124,6 +124,16 @@ class Poller:
         self._astray |= self._consumer.assignment()
         return Polled({})
 
+    def put_back(self, polled: Polled, moved: Collection[TopicPartition]) -> None:
+        """Have what a poll brought delivered again; not of partitions that were moved since."""
+        firsts = {tp: records[0].offset for tp, records in polled.batches.items()}
+        if polled.unreadable is not None:
+            firsts[TopicPartition(*polled.unreadable.partition)] = polled.unreadable.first
+        for tp, offset in firsts.items():
+            if tp not in moved:
+                self.forget([tp])
+                self._seek(tp, offset)
+
     async def _go_back(self) -> None:
         """Move astray partitions to where the tracker expects them; KafkaError leaves them astray."""
         for tp in sorted(self._astray):
