@@ -26,7 +26,7 @@ class Desk:
     def __init__(self, settings: Settings, database: Database, board: Board, committed: Committed) -> None:
         self._database = database
         self._submitting = Submitting(settings, database)
-        self._states = States(database, board, self._submitting.find, Positions(settings.kafka, committed))
+        self._states = States(database, board, self._submitting, Positions(settings.kafka, committed))
         self._changes = Changes(settings, database, self._states)
         self._lists = Lists(database)
 

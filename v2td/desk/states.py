@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from v2td.admin.jobs_desk import DeskError, Trouble
 from v2td.admin.jobs_shapes import Fault, Heard, JobState, Links, Progress, State, Step
 from v2td.board import Board, Finished
 from v2td.desk.positions import Positions
+from v2td.desk.submitting import Submitting
 from v2td.errors import ErrorClass
 from v2td.messages import without_secrets
 from v2td.messages.request import MAX_ID
@@ -23,19 +23,19 @@ T = TypeVar("T")
 
 
 class States:
-    """Looks jobs up; `just_submitted` are those whose rows may not tell yet."""
+    """Looks jobs up; `submitting` has those whose rows do not tell yet."""
 
     def __init__(
         self,
         database: Database,
         board: Board,
-        just_submitted: Callable[[UUID], Submission | None],
+        submitting: Submitting,
         positions: Positions,
     ) -> None:
         self._database = database
         self._reader = Reader(database)
         self._board = board
-        self._just_submitted = just_submitted
+        self._submitting = submitting
         self._positions = positions
 
     async def of(self, job: str) -> JobState:
@@ -64,7 +64,7 @@ class States:
         return await self._submitted(row_id)
 
     async def _submitted(self, row_id: UUID) -> JobState | None:
-        submission = self._just_submitted(row_id)
+        submission = self._submitting.find(row_id)
         if submission is None:
             rows = await submissions.find(self._database, row_id)
             if not rows:
@@ -78,6 +78,7 @@ class States:
         ids = {each.job.id for each in self._board.under_way if each.job.job_id == name}
         ids |= {each.id for each in await self._reader.find(name) if each.job_id == name}
         ids |= {each.id for each in await submissions.find(self._database, name) if each.id is not None}
+        ids |= self._submitting.named(name)
         found = await self._by_id(_one({each: each for each in ids}))
         if found is None:
             raise _unknown()

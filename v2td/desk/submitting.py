@@ -110,6 +110,10 @@ class Submitting:
         """Return what was submitted here just now, and may be not known to others yet."""
         return self._unnoted.get(job)
 
+    def named(self, name: str) -> set[UUID]:
+        """Return the jobs of this name among those."""
+        return {job for job, each in self._unnoted.items() if each.job_id == name}
+
     async def submit(self, body: bytes, key: str | None, trace: str | None = None) -> Taken:
         """Return the job once all replicas in sync have it; raises DeskError, also after ANSWER_SECONDS.
 
