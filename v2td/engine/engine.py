@@ -195,8 +195,10 @@ class Engine:
         settings = self._settings
         if 0 < settings.max_windows <= slot.windows:
             await slot.replace("windows")
-        if time.monotonic() - slot.watched < SUPERVISE_SECONDS:  # looking takes a while: not between any two batches
+        now = time.monotonic()
+        if now - slot.looked_after < SUPERVISE_SECONDS:  # looking takes a while: not between any two batches
             return
+        slot.looked_after = now
         rss = slot.watch()
         if 0 < settings.max_rss_bytes < rss and slot.windows:
             await slot.replace("memory")

@@ -20,6 +20,7 @@ log = get_logger(__name__)
 State = Literal["starting", "idle", "busy", "unloaded"]
 STATES: tuple[State, ...] = ("starting", "idle", "busy", "unloaded")
 At = tuple[str | None, int]  # a job's id, if it has one, and the index of its window
+WATCH_SECONDS = 1.0  # looking takes a while
 RESTING = "idle", "unloaded"
 REVIVED = "died", "deadline", "stopped"  # reasons to restart that are no intention of ours
 
@@ -37,6 +38,7 @@ class Slot:
         self._worked = self.seen  # until then
         self.gave_way = False  # the last batch did; the next one is for whom it did so
         self.watched = 0.0  # time.monotonic() of the last look at its process
+        self.looked_after = 0.0  # the same, between two batches
         self.batch: Sequence[At] = ()  # what is under way
         self._rss_bytes, self._cpu_seconds = 0, 0.0  # by that look
         self._cpu_share: float | None = None  # of one CPU, between the last two
@@ -127,7 +129,9 @@ class Slot:
                 os.kill(self.child.pid, signal.SIGUSR1)
 
     def status(self) -> dict[str, Any]:
-        """What /status shows."""
+        """What /status shows; looks at the process, whose batch may be a long one, if nobody did of late."""
+        if time.monotonic() - self.watched >= WATCH_SECONDS:
+            self.watch()
         return {
             "slot": self.number,
             "state": self.state,
