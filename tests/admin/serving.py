@@ -44,16 +44,28 @@ STATUS: dict[str, Any] = {
     ],
     "partitions": [
         {
-            **{"topic": "jobs", "partition": 0, "committed": None, "lag": None},
-            **{"epoch": 1, "in_flight": 0, "oldest_unfinished_seconds": None},
+            "topic": "jobs",
+            "partition": 0,
+            "committed": None,
+            "lag": None,
+            "epoch": 1,
+            "in_flight": 0,
+            "oldest_unfinished_seconds": None,
         }
     ],
     "queued_windows": 0,
     "window_seconds_expected": 1.0,
     "slots": [
         {
-            **{"slot": 0, "state": "idle", "pid": 2, "restarts": 0, "windows": 7},
-            **{"batch": [], "rss_bytes": 1, "cpu_seconds": 1.0, "cpu_share": None},
+            "slot": 0,
+            "state": "idle",
+            "pid": 2,
+            "restarts": 0,
+            "windows": 7,
+            "batch": [],
+            "rss_bytes": 1,
+            "cpu_seconds": 1.0,
+            "cpu_share": None,
         }
     ],
 }

@@ -21,7 +21,7 @@ import pytest
 from tests.daemon.conftest import World
 from v2td import bundled
 from v2td.config import AdminSettings
-from v2td.daemon import _debugging
+from v2td.opening import _debugging
 
 TOKEN = "a-token-of-the-tests-0123456789"
 CANARY = "canary-in-a-query"

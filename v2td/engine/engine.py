@@ -27,7 +27,7 @@ from v2td.engine.slot import RESTING, Slot
 from v2td.engine.topology import Plan
 from v2td.engine.voice import Voice, recognition
 from v2td.errors import ConfigError, ErrorClass, JobError
-from v2td.jobs import SAMPLE_RATE, Window, WindowTiming
+from v2td.jobs import SAMPLE_RATE, Window
 from v2td.limit import ranked
 from v2td.logs import get_logger
 
@@ -195,11 +195,9 @@ class Engine:
         settings = self._settings
         if 0 < settings.max_windows <= slot.windows:
             await slot.replace("windows")
-        now = time.monotonic()
-        if now - slot.looked_after < SUPERVISE_SECONDS:  # looking takes a while: not between any two batches
+        if time.monotonic() - slot.looked_after < SUPERVISE_SECONDS:  # looking takes a while: not after every batch
             return
-        slot.looked_after = now
-        rss = slot.watch()
+        rss = slot.look_after()
         if 0 < settings.max_rss_bytes < rss and slot.windows:
             await slot.replace("memory")
         elif 0 < settings.unload_seconds <= slot.idle_seconds and slot.state == "idle":
@@ -276,15 +274,7 @@ class Engine:
         for item, heard in heard_of:
             for flag in heard.flags:
                 metrics.WINDOW_FLAGS.labels(flag).inc()
-            timing = WindowTiming(
-                item.window.index,
-                slot.number,
-                result.start - item.hearing.began,
-                result.end - result.start,
-                heard.flags,
-                len(heard_of),
-            )
-            item.hear(heard, timing)
+            item.hear(heard, slot.number, result, len(heard_of))
 
     def _isolate(self, slot: Slot, batch: list[Item], error: Exception) -> None:
         """Fail the job of a window that was heard alone; windows of a batch are heard again, each alone."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v2td.engine.batch import WindowRequest, WindowResult
+from v2td.engine.batch import BatchResult, WindowRequest, WindowResult
 from v2td.errors import JobError
 from v2td.jobs import SAMPLE_RATE, Options, Window, WindowTiming
 from v2td.language import Ballot
@@ -110,9 +110,11 @@ class Item:
         self._settle(heard, WindowTiming(self.window.index, HEARD_BEFORE, 0.0, 0.0))
         return True
 
-    def hear(self, heard: WindowResult, timing: WindowTiming) -> None:
-        """End it with what was heard, unless its job has left."""
+    def hear(self, heard: WindowResult, slot: int, result: BatchResult, windows: int) -> None:
+        """End it with what a slot heard in it, as one of so many windows of a batch, unless its job has left."""
         if not self.done.done():
+            start, seconds = result.start - self.hearing.began, result.end - result.start
+            timing = WindowTiming(self.window.index, slot, start, seconds, heard.flags, windows)
             self.hearing.on_heard(self.request, heard)
             self._settle(heard, timing)
             self.hearing.on_progress()

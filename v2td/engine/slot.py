@@ -148,6 +148,11 @@ class Slot:
         """Note that there was nothing to do: the time until the next batch is no gap of ours."""
         self._ended = None
 
+    def look_after(self) -> int:
+        """As `watch`, between two batches."""
+        self.looked_after = time.monotonic()
+        return self.watch()
+
     def watch(self) -> int:
         """Publish what the process takes; returns its resident bytes."""
         rss_bytes, cpu_seconds = self.child.usage()

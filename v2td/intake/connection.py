@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     KafkaConnectionError,
@@ -105,3 +106,21 @@ async def ensure_topic(settings: KafkaSettings, topic: str) -> None:
         if error_type not in (NoError, TopicAlreadyExistsError):
             raise ServiceError(CREATE, f"{name}: {message or error_type.__name__}", "create it by hand")
     log.info("topic created", topic=topic)
+
+
+def group_member(settings: KafkaSettings, fetch_bytes: int) -> AIOKafkaConsumer:
+    """Return a member of the group that commits nothing by itself, and fetches so much of a partition at a time."""
+    return AIOKafkaConsumer(
+        **client_options(settings),
+        group_id=settings.group_id,
+        group_instance_id=settings.group_instance_id,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",  # the default, latest, skips what came before the first commit
+        isolation_level="read_committed",  # the default delivers aborted records
+        session_timeout_ms=int(settings.session_timeout_seconds * 1000),
+        heartbeat_interval_ms=int(settings.session_timeout_seconds * 1000 / 3),
+        rebalance_timeout_ms=int(settings.rebalance_timeout_seconds * 1000),
+        max_poll_interval_ms=int(settings.max_poll_interval_seconds * 1000),
+        max_partition_fetch_bytes=fetch_bytes,
+        fetch_max_wait_ms=int(settings.fetch_max_wait_seconds * 1000),
+    )

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from v2td import failpoints, metrics
@@ -22,7 +22,7 @@ from v2td.errors import ServiceError
 from v2td.intake import callbacks, holding
 from v2td.intake.callbacks import Committed, Handler, LookUp, Skipped
 from v2td.intake.committer import Committer
-from v2td.intake.connection import client_options, cluster_id, ensure_topic, require_topics
+from v2td.intake.connection import cluster_id, ensure_topic, group_member, require_topics
 from v2td.intake.gaps import Gaps
 from v2td.intake.gauges import Gauges
 from v2td.intake.listener import Listener
@@ -90,7 +90,7 @@ class Intake:
             topics.append(settings.retry_topic)
         async with AsyncExitStack() as stack:
             topic_ids = await stack.enter_async_context(TopicIds(settings))
-            self._consumer = _consumer(settings)
+            self._consumer = group_member(settings, FETCH_BYTES)
             self._poller = Poller(self._consumer, self._tracker)
             self._gauges = Gauges(self._consumer, self._tracker, self._works)
             self._gaps = Gaps(self._consumer)
@@ -286,21 +286,3 @@ class Intake:
         if not await self._works.until_idle(max(0.0, self._drain_until - time.monotonic())):
             log.warning("drain ended by its deadline", unfinished=self._works.in_flight)
             await self._member.save_unfinished(self._settings.commit_timeout_seconds)
-
-
-def _consumer(settings: KafkaSettings) -> AIOKafkaConsumer:
-    """Return a member of the group that commits nothing by itself."""
-    return AIOKafkaConsumer(
-        **client_options(settings),
-        group_id=settings.group_id,
-        group_instance_id=settings.group_instance_id,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",  # the default, latest, skips what came before the first commit
-        isolation_level="read_committed",  # the default delivers aborted records
-        session_timeout_ms=int(settings.session_timeout_seconds * 1000),
-        heartbeat_interval_ms=int(settings.session_timeout_seconds * 1000 / 3),
-        rebalance_timeout_ms=int(settings.rebalance_timeout_seconds * 1000),
-        max_poll_interval_ms=int(settings.max_poll_interval_seconds * 1000),
-        max_partition_fetch_bytes=FETCH_BYTES,
-        fetch_max_wait_ms=int(settings.fetch_max_wait_seconds * 1000),
-    )
