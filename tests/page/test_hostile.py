@@ -137,5 +137,5 @@ async def _policy_holds(look: Look) -> None:
         document.body.append(image);
         fetch("https://evil.example/").catch(() => null);
     }""")
-    await look.page.wait_for_function("reports.length > 2")
+    await look.page.wait_for_function("() => reports.length > 2")  # no bare expression: the policy forbids eval
     assert {each.split(" ")[0] for each in await look.violations()} >= {"img-src", "connect-src"}

@@ -141,7 +141,7 @@ async def _plays_a_recording(look: Look) -> None:
     await look.page.get_by_role("button", name="Load the recording").click()
     audio = look.page.locator("audio")
     await expect(audio).to_be_visible()
-    await look.page.wait_for_function("document.querySelector('audio').duration > 60")
+    await look.page.wait_for_function("() => document.querySelector('audio').duration > 60")
     last = look.page.locator(".segments li").last
     await last.get_by_role("button").click()
     await expect(last).to_have_attribute("aria-current", "true")  # the text follows
