@@ -50,6 +50,7 @@ LAG = series("v2td_kafka_lag_records", 'topic="t",partition="0"')
 FINISHED = series("v2td_jobs_finished_total", 'outcome="transcribed"')
 FAILED = series("v2td_jobs_finished_total", 'outcome="failed"')
 WINDOWS = series("v2td_window_seconds_count", 'slot="0"')
+STOPPED = series("v2td_intake_stopped")
 QUEUE = series("v2td_queue_windows")
 BUSY = series("v2td_slots", 'state="busy"')
 IDLE = series("v2td_slots", 'state="idle"')
@@ -74,10 +75,11 @@ def _share(alert: str, slo: str, metric: str, le: str, words: str) -> list[Case]
     ]
 
 
-def _files(lag: int, per_five_minutes: float, firing: tuple[Firing, ...] = ()) -> Case:
-    """Return a case of six hours in which so many files are done."""
+def _files(lag: int, per_five_minutes: float, firing: tuple[Firing, ...] = (), *, stopped: int = 0) -> Case:
+    """Return a case of six hours in which so many files are done; `stopped`: 1 where somebody paused intake."""
     finished = " ".join(f"{n * per_five_minutes:g}" for n in range(80))
-    return Case("V2tdTooFewFiles", "6h", {LAG: f"{lag}x80", FINISHED: finished}, firing, "5m")
+    made_of = {LAG: f"{lag}x80", FINISHED: finished, STOPPED: f"{stopped}x80"}
+    return Case("V2tdTooFewFiles", "6h", made_of, firing, "5m")
 
 
 def _quantile(alert: str, metric: str, below: str, above: str, description: str) -> list[Case]:
@@ -102,6 +104,7 @@ SLO = [
     _files(500, 4, (Firing("page", FILES, NEVER_DONE), Firing("ticket", FILES, NEVER_DONE))),
     _files(500, 20),
     _files(3, 4),  # slow, but there is nothing to do
+    _files(500, 4, stopped=1),
 ]
 
 WORK = [
@@ -125,14 +128,27 @@ WORK = [
     ),
     *_both(
         *("V2tdNothingFinishes", "40m", "5 records are behind; no job ended and no window was heard for half an hour."),
-        {LAG: "5x60", FINISHED: "7x60", WINDOWS: "9x60", series("v2td_intake_stopped"): "0x60"},
-        {LAG: "5x60", FINISHED: "7x60", WINDOWS: "0+1x60", series("v2td_intake_stopped"): "0x60"},
+        {LAG: "5x60", FINISHED: "7x60", WINDOWS: "9x60", STOPPED: "0x60"},
+        {LAG: "5x60", FINISHED: "7x60", WINDOWS: "0+1x60", STOPPED: "0x60"},
         severity="page",
         labels=JOB,
     ),
     Case(
         *("V2tdNothingFinishes", "40m"),
-        {LAG: "5x60", FINISHED: "7x60", WINDOWS: "9x60", series("v2td_intake_stopped"): "1x60"},
+        {LAG: "5x60", FINISHED: "7x60", WINDOWS: "9x60", STOPPED: "1x60"},
+    ),
+    Case(  # began and never heard a window, or has remote providers alone: a counter that was never counted is not there
+        *("V2tdNothingFinishes", "40m"),
+        {LAG: "5x60", FINISHED: "0x60", STOPPED: "0x60"},
+        (Firing("page", JOB, "5 records are behind; no job ended and no window was heard for half an hour."),),
+    ),
+    Case(  # one of them is paused, and the other does nothing
+        *("V2tdNothingFinishes", "40m"),
+        {
+            **{LAG: "5x60", FINISHED: "0x60", STOPPED: "0x60"},
+            **{LAG.replace('"a"', '"b"'): "6x60", STOPPED.replace('"a"', '"b"'): "1x60"},
+        },
+        (Firing("page", JOB, "5 records are behind; no job ended and no window was heard for half an hour."),),
     ),
     *_both(
         *("V2tdIntakeStopped", "70m", "a takes no records: `v2td resume` lets it."),
