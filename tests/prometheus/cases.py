@@ -137,7 +137,7 @@ WORK = [
         *("V2tdNothingFinishes", "40m"),
         {LAG: "5x60", FINISHED: "7x60", WINDOWS: "9x60", STOPPED: "1x60"},
     ),
-    Case(  # began and never heard a window, or has remote providers alone: a counter that was never counted is not there
+    Case(  # never heard a window, or has remote providers alone: a counter that never counted is not there
         *("V2tdNothingFinishes", "40m"),
         {LAG: "5x60", FINISHED: "0x60", STOPPED: "0x60"},
         (Firing("page", JOB, "5 records are behind; no job ended and no window was heard for half an hour."),),
@@ -145,8 +145,11 @@ WORK = [
     Case(  # one of them is paused, and the other does nothing
         *("V2tdNothingFinishes", "40m"),
         {
-            **{LAG: "5x60", FINISHED: "0x60", STOPPED: "0x60"},
-            **{LAG.replace('"a"', '"b"'): "6x60", STOPPED.replace('"a"', '"b"'): "1x60"},
+            LAG: "5x60",
+            FINISHED: "0x60",
+            STOPPED: "0x60",
+            LAG.replace('"a"', '"b"'): "6x60",
+            STOPPED.replace('"a"', '"b"'): "1x60",
         },
         (Firing("page", JOB, "5 records are behind; no job ended and no window was heard for half an hour."),),
     ),
@@ -314,7 +317,7 @@ OTHERS = [
     ),
     *_born(
         *("V2tdWebhooksDead", series("v2td_webhooks_total", 'result="dead"')),
-        Firing("ticket", JOB, "3 deliveries had all their tries."),
+        Firing("ticket", JOB, "3 deliveries had all their tries, or are not wanted, or not allowed."),
     ),
     *_both(
         *("V2tdSpansLost", "50m", "The collector does not take the spans of a."),
