@@ -97,6 +97,7 @@ async def test_a_model_that_does_not_load(v2td: Run, tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (("--format", "doc"), "'doc' is none of txt, json, srt, vtt, tsv, md"),
+        (("--format", ","), "name at least one of txt, json, srt, vtt, tsv, md"),
         (("--format", "txt,srt"), "several formats need --output-dir"),
         ((VIETNAMESE.path, "--format", "srt"), "several files as srt need --output-dir"),
         ((ENGLISH.path, "--output-dir", "x"), "more than one file would become en-01.txt"),

@@ -52,6 +52,23 @@ def test_a_line_of_the_log_does_not_say_what_jobs_are_called() -> None:
     assert told == {"event": "failed", "job": "0d6e", "job_id": "…", "tenant": "…", "reason": "gone"}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026-11-21T23:40:43Z [info ] failed  job=0d6e job_id='call of Mrs Smith' tenant=acme-Smith reason=gone",
+        "failed job_id=Smith, url='it\\'s Smith' reason=gone",
+        'failed job_id="Mrs \\"Smith" reason=gone',
+        '{"event": "failed", "job_id": "Smith", "reason": "gone", "metadata": {"of": ["Mrs", "Smith',
+        '{"reason": "gone", "job_id": "Mrs Smith is cut he',
+        "gone metadata={'of': 'Mrs Smith', 'text': 'Smith'}",
+    ],
+)
+def test_nor_does_one_in_the_consoles_format_or_one_that_was_cut(line: str) -> None:
+    told = redaction().log(line)
+    assert "Smith" not in told
+    assert "gone" in told
+
+
 @given(st.text(min_size=16, alphabet=st.characters(codec="utf-8")), st.text(), st.text())
 def test_no_long_secret_is_ever_left(secret: str, before: str, after: str) -> None:
     told = redaction(kafka={"sasl_password": secret}).value({"a": [before + secret + after]})

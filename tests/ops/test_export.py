@@ -180,6 +180,21 @@ async def test_other_options_are_not_mixed_in_one_folder(settings: Settings, sto
     assert (await export(settings, tmp_path, narrow)).there == 5
 
 
+async def test_no_link_in_the_folder_is_followed(settings: Settings, store: Database, tmp_path: Path) -> None:
+    folder, theirs = tmp_path / "out", tmp_path / "theirs"
+    folder.mkdir()
+    theirs.write_text("precious")
+    for name in (".v2td-0.part", f"{HEARD[0].job.id}.txt"):
+        (folder / name).symlink_to(theirs)
+    assert (await export(settings, folder, TXT)).written == 5
+    assert not (folder / f"{HEARD[0].job.id}.txt").is_symlink()
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).symlink_to(theirs)
+    with pytest.raises(ServiceError, match="link"):
+        await export(settings, folder, TXT, force=True)
+    assert theirs.read_text() == "precious"
+
+
 async def test_stopped_in_the_middle_nothing_is_half_there(
     settings: Settings, store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,8 @@ Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON object 
 def chosen_formats(given: list[str] | None) -> list[str]:
     """Return what --format says, each once; raises BadParameter."""
     chosen = [name for each in given or ["txt"] for name in each.split(",") if name]
+    if not chosen:
+        raise typer.BadParameter(f"name at least one of {', '.join(FORMATS)}", param_hint="--format")
     for name in chosen:
         if name not in FORMATS:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(FORMATS)}", param_hint="--format")

@@ -18,6 +18,11 @@ _URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,20})://([^\s\"'<>\\]*)")
 _PRIVATE_KEYS = frozenset(
     ("job_id", "tenant", "metadata", "audio_url", "url", "prompt", "text", "hotwords", "webhook_url")
 )
+# A field of a line that is no JSON object: of the console's format, or of a line that journald cut.
+_PRIVATE_FIELD = re.compile(
+    rf"""(?<!\w)(["']?(?:{"|".join(sorted(_PRIVATE_KEYS))})["']?(?:=|:\s*))"""
+    r"""('(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|[\[{].*|[^\s,}\]]+)"""
+)
 
 
 class Redaction:
@@ -49,11 +54,13 @@ class Redaction:
 
     def _line(self, line: str) -> str:
         line = _URL.sub(r"\1://…", line)
-        if line.startswith("{"):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                return self._without_secrets(line)
+        try:
+            entry = json.loads(line) if line.startswith("{") else None
+        except ValueError:
+            entry = None
+        if entry is None:
+            line = _PRIVATE_FIELD.sub(r"\1…", line)
+        else:
             line = json.dumps(
                 {key: "…" if key in _PRIVATE_KEYS else value for key, value in entry.items()}, ensure_ascii=False
             )

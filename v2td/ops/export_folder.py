@@ -77,12 +77,12 @@ def open_folder(path: Path, options: Mapping[str, Any], *, force: bool) -> Itera
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with (path / MANIFEST).open("a+", encoding="utf-8") as manifest:
+        with os.fdopen(_opened(path / MANIFEST), "a+b") as manifest:
             fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
             manifest.seek(0)
             _same(path, manifest.read(), options, force=force)
             manifest.truncate(0)
-            manifest.write(json.dumps(options) + "\n")
+            manifest.write(json.dumps(options).encode() + b"\n")
             manifest.flush()
             for part in path.glob(f"{UNFINISHED}*.part"):  # of an export that was killed
                 part.unlink(missing_ok=True)
@@ -95,16 +95,21 @@ def open_folder(path: Path, options: Mapping[str, Any], *, force: bool) -> Itera
         raise _trouble(path, error) from error
 
 
-def _same(path: Path, before: str, options: Mapping[str, Any], *, force: bool) -> None:
-    earlier = dict(options)
-    if before:
-        with suppress(ValueError):
-            earlier = json.loads(before)
-    if not force and earlier != options:
-        others = ", ".join(f"{key} {earlier.get(key)}" for key in options if earlier.get(key) != options[key])
-        raise ServiceError(
-            "export", f"{path} holds an export by other options ({others})", "say the same, --force, or another folder"
-        )
+def _opened(path: Path) -> int:
+    """Open a file to be read and appended to, but not another one through a link that somebody laid there."""
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _same(path: Path, before: bytes, options: Mapping[str, Any], *, force: bool) -> None:
+    with suppress(ValueError):  # not of an export, or of one that a power cut ended: it says nothing
+        earlier = json.loads(before)
+        if isinstance(earlier, dict) and earlier != options and not force:
+            others = ", ".join(f"{key} {earlier.get(key)}" for key in options if earlier.get(key) != options[key])
+            raise ServiceError(
+                "export",
+                f"{path} holds an export by other options ({others})",
+                "say the same, --force, or another folder",
+            )
 
 
 def _write(part: Path, file: File) -> int:
