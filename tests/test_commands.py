@@ -118,6 +118,24 @@ async def test_of_a_records_jobs_those_that_are_meant_end_before_their_turn_or_i
     assert commands.under_way == {}
 
 
+async def test_what_is_told_of_a_job_has_the_priority_that_it_was_given() -> None:
+    holding, commands = Holding(), Commands(NOWHERE, SETTINGS)
+    record, (first, second, third) = three()
+    works = pipeline(holding, commands)
+    running = asyncio.create_task(works.handle(AT, record, frozenset()))
+    await until_begun(holding, 1)
+    commands._take(given(first, "priority"))
+    (trail,) = works.board.under_way
+    assert (trail.job.id, trail.priority) == (first, 0)
+    for job in (second, third):  # they wait for a place
+        commands._take(given(job, "priority", 2))
+    commands._take(given(third, number=3))
+    holding.let_go.set()
+    await running
+    told = {each.trail.job.id: each.trail.priority for each in works.board.recent}
+    assert told == {first: 0, second: 0, third: 0}
+
+
 async def test_who_stops_the_daemon_meanwhile_wins() -> None:
     """The record stays unfinished, and is delivered again; the command is still open then."""
     holding, commands = Holding(), Commands(NOWHERE, SETTINGS)

@@ -16,13 +16,16 @@ from v2td.fetch import Downloader
 from v2td.formats import FORMATS
 from v2td.messages import without_secrets
 from v2td.stages import Trail
-from v2td.store import Database, Reader, StoredFailure, StoredTranscription, ledger
+from v2td.store import Database, Reader, StoredFailure, StoredTranscription, ledger, submissions
 from v2td.store.reader import StoredOutcome
+from v2td.store.submissions import Submission
 from v2td.waterfall import bars
 
 LAST_FAILURES = 500  # that are looked at
 EXAMPLES = 3  # shown of each class
 MAX_BYTES = 200_000_000  # of a recording that a browser is to hold in memory
+
+ELSEWHERE = "queued_or_elsewhere"  # in Kafka, and not here: another instance may work on it
 
 _UNSHOWN = {"options_sha256", "cluster_id", "request"}
 
@@ -38,14 +41,18 @@ class Inspection:
 
     async def job(self, job: str) -> list[dict[str, Any]]:
         """Return all that is known of JOB, a row's id or a message's own id; several when messages share it."""
-        remembered = self._remembered(job)
-        found = await self._reader.find(job)
-        if len(found) > 1:
-            return [_named(each) for each in found]
-        if not found:
-            return [] if remembered is None else [_in_memory(remembered)]  # a replica may not have its row yet
-        (row,) = found
-        remembered = remembered or self._board.find(row.id)
+        rows = {each.id: each for each in await self._reader.find(job)}
+        here = self._remembered(job)
+        handed_in = {each.id: each for each in await self._handed_in(job) if each.id is not None}
+        ids = [*dict.fromkeys((*here, *rows, *handed_in))]
+        if len(ids) > 1:
+            return [_named(rows.get(each) or here.get(each) or handed_in[each]) for each in ids]
+        if not ids:
+            return []
+        (row_id,) = ids
+        row, remembered = rows.get(row_id), self._board.find(row_id)
+        if row is None:  # a replica may not have that of a job that has ended
+            return [_in_memory(remembered) if remembered else _elsewhere(handed_in[row_id])]
         told = _stored(row, remembered if isinstance(remembered, Finished) else None)
         if isinstance(row, StoredTranscription):
             told["formats"] = sorted(FORMATS)
@@ -87,11 +94,19 @@ class Inspection:
         finally:
             self._downloader.discard(audio)
 
-    def _remembered(self, job: str) -> Trail | Finished | None:
-        try:
-            return self._board.find(UUID(job))
-        except ValueError:
-            return None
+    def _remembered(self, job: str) -> dict[UUID, Trail | Finished]:
+        """Return what is known here of the job of this id, else of those under way that their messages call so."""
+        row_id = _as_uuid(job)
+        found = None if row_id is None else self._board.find(row_id)
+        if row_id is not None and found is not None:
+            return {row_id: found}
+        return {each.job.id: each for each in self._board.under_way if each.job.job_id == job}
+
+    async def _handed_in(self, job: str) -> list[Submission]:
+        """Return what came by the API, and may wait in Kafka still, or be another instance's."""
+        row_id = _as_uuid(job)
+        found = [] if row_id is None else await submissions.find(self._database, row_id)
+        return found or await submissions.find(self._database, job)
 
     async def _url_of(self, job: UUID) -> str:
         remembered = self._board.find(job)
@@ -104,13 +119,25 @@ class Inspection:
         return url
 
 
-def _named(row: StoredOutcome) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "state": "transcribed" if isinstance(row, StoredTranscription) else "failed",
-        "job_id": row.job_id,
-        "created_at": row.created_at,
-    }
+def _as_uuid(job: str) -> UUID | None:
+    try:
+        return UUID(job)
+    except ValueError:
+        return None
+
+
+def _named(known: StoredOutcome | Trail | Finished | Submission) -> dict[str, Any]:
+    match known:
+        case Trail() | Finished():
+            told = _in_memory(known)
+            return {"id": told["id"], "state": told["state"], "job_id": told["job_id"], "created_at": None}
+        case StoredTranscription():
+            state = "transcribed"
+        case StoredFailure():
+            state = "failed"
+        case Submission():
+            state = ELSEWHERE
+    return {"id": known.id, "state": state, "job_id": known.job_id, "created_at": known.created_at}
 
 
 def _stored(row: StoredOutcome, finished: Finished | None = None) -> dict[str, Any]:
@@ -119,7 +146,7 @@ def _stored(row: StoredOutcome, finished: Finished | None = None) -> dict[str, A
     told |= _named(row)
     committed = None
     if finished is not None:
-        told["priority"] = finished.trail.job.priority
+        told["priority"] = finished.trail.priority
         committed = None if finished.committed is None else finished.committed - finished.trail.began
     told["exact"] = finished is not None
     told["bars"] = [asdict(bar) for bar in bars(timings, finished.trail.steps if finished else (), committed)]
@@ -142,7 +169,7 @@ def _in_memory(remembered: Trail | Finished) -> dict[str, Any]:
         "record_index": at.record_index,
         "tenant": job.tenant,
         "audio_url": without_secrets(job.audio_url),
-        "priority": job.priority,
+        "priority": trail.priority,
         "attempts": trail.attempt,
         "stage": trail.stage,
         "windows_heard": len(trail.windows_heard),
@@ -150,4 +177,20 @@ def _in_memory(remembered: Trail | Finished) -> dict[str, Any]:
         "windows_cut": trail.windows_cut,
         "exact": True,
         "bars": [asdict(bar) for bar in bars({}, trail.steps)],
+    }
+
+
+def _elsewhere(submission: Submission) -> dict[str, Any]:
+    return {
+        "id": submission.id,
+        "state": ELSEWHERE,
+        "job_id": submission.job_id,
+        "topic": submission.topic,
+        "kafka_partition": submission.kafka_partition,
+        "kafka_offset": submission.kafka_offset,
+        "record_index": 0,
+        "audio_url": submission.audio_url,
+        "submitted_at": submission.created_at,
+        "exact": True,
+        "bars": [],
     }

@@ -22,7 +22,7 @@ from v2td.config import Settings
 from v2td.delivery import Delivery
 from v2td.errors import ErrorClass, JobError, NoRoomError, ServiceError, TransientJobError
 from v2td.jobs import Coordinates, Failure, Job, Outcome, SourceRecord
-from v2td.limit import Deadlines, PriorityLimit
+from v2td.limit import Deadlines, PriorityLimit, ranked
 from v2td.logs import get_logger
 from v2td.messages import without_secrets
 from v2td.messages.headers import asks_again
@@ -112,14 +112,15 @@ class Pipeline:
                 except asyncio.CancelledError:
                     if (reason := following.cancelled()) is None:
                         raise
-                    await self._cancel_early(job, reason)
+                    await self._cancel_early(following, reason)
 
     async def _work(self, job: Job, following: Following, began: float) -> None:
         """Return when the job's outcome is durable; `began` is when it was let in."""
         metrics.JOBS_IN_FLIGHT.inc()
         trail, durable = self.board.open(job), None
         try:
-            outcome = await self._outcome(job, trail, following)
+            with ranked(job.priority, trail.rank):
+                outcome = await self._outcome(job, trail, following)
             durable = await self._delivery.deliver(outcome, trail)
             self._circuit.judge(durable, began)
         finally:
@@ -138,9 +139,11 @@ class Pipeline:
                 return outcome
         return _failure(job, trail.attempt, JobError(ErrorClass.CANCELLED, reason))
 
-    async def _cancel_early(self, job: Job, reason: str) -> None:
+    async def _cancel_early(self, following: Following, reason: str) -> None:
         """Return when it is durable that a job was cancelled before its turn."""
+        job = following.job
         trail, durable = self.board.open(job), None
+        trail.rank(following.value)
         try:
             durable = await self._delivery.deliver(_failure(job, 0, JobError(ErrorClass.CANCELLED, reason)), trail)
         finally:

@@ -53,6 +53,7 @@ class Trail:
 
     `began` is its time.monotonic(), `began_at` its time.time(). `stage` is where it is now, `retry` while it waits
     for another attempt; None: between two.
+    `priority` is how urgent it is now, which commands change.
     `timings` are this attempt's, for the row. `windows_known` were cut so far, all of them once `windows_cut`;
     `windows_heard` are the indices of those that have a text. `trace` is set when it is opened.
     """
@@ -68,6 +69,14 @@ class Trail:
     windows_cut: bool = False
     windows_heard: set[int] = field(default_factory=set)
     trace: Trace | None = None  # None: nobody traces
+    priority: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.priority = self.job.priority
+
+    def rank(self, priority: int) -> None:
+        """Note how urgent the job is now."""
+        self.priority = priority
 
     def begin(self, attempt: int) -> None:
         """Begin an attempt: nothing is known of its windows yet."""

@@ -234,7 +234,7 @@ def _of_job(trail: Trail) -> dict[str, Any]:
         "topic": at.topic,
         "partition": at.partition,
         "offset": at.offset,
-        "priority": trail.job.priority,
+        "priority": trail.priority,
         "attempt": trail.attempt,
     }
 

@@ -12,7 +12,8 @@ from yarl import URL
 
 from tests.desk.conftest import Office, ask, filled, served
 from v2td.admin import jobs_events
-from v2td.jobs import Coordinates, Job
+from v2td.errors import ErrorClass
+from v2td.jobs import Coordinates, Failure, Job, SourceRecord
 
 BODY = {"audio_url": "https://user:canary@example.com/a.wav?sig=canary", "id": "call"}
 
@@ -83,6 +84,13 @@ async def test_a_stream_tells_of_every_change_and_ends_with_the_job(office: Offi
             number, ended = await events.until("cancelled")
             assert ended["fault"]["reason"] == "by api"
             assert await events.next() is None
+        async with session.get(submitted["links"]["events"], headers={"Last-Event-ID": number}) as answer:
+            assert answer.status == 204
+        # Asked again, it may be an instance that remembers more of the job, or one that remembers nothing.
+        again = office.board.open(Job(at, BODY["audio_url"], job_id="call", priority=2))
+        again.add("fetch", again.began, 1.0)
+        reason = Failure(at, ErrorClass.CANCELLED, "by api", 1, SourceRecord(None, None, ()))
+        office.board.close(again, reason)
         async with session.get(submitted["links"]["events"], headers={"Last-Event-ID": number}) as answer:
             assert answer.status == 204
         async with session.get(submitted["links"]["events"], headers={"Last-Event-ID": "another"}) as answer:

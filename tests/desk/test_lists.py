@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -98,9 +99,15 @@ async def test_a_job_that_was_done_again_is_there_once(office: Office) -> None:
                 assert answer.status == status
 
 
+def _cursor(time: str) -> str:
+    """A cursor as lists make them."""
+    return base64.urlsafe_b64encode(f"{time} {uuid4()}".encode()).decode().rstrip("=")
+
+
 QUERIES = (
     "limit=0", "limit=501", "limit=-1", "limit=1e2", "limit=" + "9" * 400, "limit=%D9%A1", "limit=1&limit=2", "limit=",
     "cursor=", "cursor=%00", "cursor=abc", "cursor=" + "A" * 5000, "cursor=%ED%A0%80", "cursor=4pyT",
+    f"cursor={_cursor('0001-01-01T00:00:00+23:59')}", f"cursor={_cursor('2030-01-01T00:00:00')}",
     "state=running", "state=%00", "class=none", "topic=%00", "topic=" + "t" * 2000,
     "since=yesterday", "since=2030-01-01", "since=2030-01-01T00:00:00", "until=2030-01-01T00:00:00+07:00",
     "until=9999-12-31T23:59:59-12:00", "since=0001-01-01T00:00:00%2B12:00", "unknown=1", "%00=1", "=", "Limit=1",
@@ -116,6 +123,9 @@ async def test_hostile_questions_are_refused(office: Office) -> None:
             for query in QUERIES:
                 status, problem = await _raw(session, "GET", f"{base}{path}?{query}")
                 assert (status, problem["status"]) == (400, 400), (path, query)
+                if path == "/v1/transcripts":
+                    status, problem = await _raw(session, "GET", f"{base}{path}?query=word&{query}")
+                    assert (status, problem["status"]) == (400, 400), query
         for named in IDS:
             for method, path in (
                 ("GET", ""), ("DELETE", ""), ("PATCH", ""), ("POST", "/replay"), ("GET", "/events"),
@@ -134,6 +144,16 @@ async def test_hostile_questions_are_refused(office: Office) -> None:
 async def _raw(session: aiohttp.ClientSession, method: str, url: str) -> tuple[int, Any]:
     """Ask for a URL that is not put in order before."""
     return await ask(session, method, URL(url, encoded=True))  # type: ignore[arg-type]
+
+
+async def test_a_job_may_be_called_anything(office: Office) -> None:
+    await filled(office)
+    async with office.desk() as desk, served(desk) as session:
+        base = str(session._base_url).rstrip("/")
+        for name in ("{id}", "a/b", "a?b#c", "a%2Fb", "<b>", "Gespräch 1"):
+            await office.sql("UPDATE transcriptions SET job_id = $1 WHERE kafka_offset = 0", name)
+            status, found = await _raw(session, "GET", f"{base}/v1/jobs/{quote(name, safe='')}")
+            assert (status, found["job_id"]) == (200, name)
 
 
 async def test_several_jobs_of_one_name_are_named(office: Office) -> None:

@@ -114,6 +114,7 @@ async def _changes_priority_and_cancels(look: Look) -> str:
     await _tab_to(look, "Change it")
     await look.page.keyboard.press("Enter")
     await expect(look.page.locator(".toast")).to_contain_text("priority 0")
+    await expect(row.locator('td[data-label="Priority"]')).to_have_text("0")
     await _tab_to(look, "Cancel job…")
     await _act(look, "Cancel this job?", "Cancel the job", "it ends as `cancelled`")
     ended = look.page.get_by_role("table", name="The last that ended").locator("tbody tr", has_text="cancelled")

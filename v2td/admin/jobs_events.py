@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import suppress
+from typing import Any
 
 from aiohttp import web
 
@@ -82,7 +83,10 @@ class JobEvents:
 
 
 def _number(state: JobState) -> str:
-    """Return what is the same for the same state, but for the time that goes by."""
+    """Return what is the same for the same state, but for the time that goes by, and of an end in all instances."""
     progress = state.progress and state.progress.model_copy(update={"seconds": 0.0})
-    content = state.model_copy(update={"progress": progress}).model_dump_json()
+    remembered: dict[str, Any] = {}
+    if state.state in ENDS:
+        remembered = {"priority": None, "steps": [], "committed_seconds": None}
+    content = state.model_copy(update={"progress": progress, **remembered}).model_dump_json()
     return hashlib.sha256(content.encode()).hexdigest()[:16]

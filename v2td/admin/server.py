@@ -77,9 +77,10 @@ async def serve_routes(
 
 def _served(route: Route) -> web.RouteDef:
     """Return aiohttp's form of a route, with HEAD for every GET."""
+    path = route.path.replace("}", ":[^/]+}")  # aiohttp's own pattern takes no braces, which an id may hold
     if route.body is None:
-        return web.route(route.method, route.path, route.answer)
-    return web.route(route.method, route.path, route.answer, expect_handler=_expectation)
+        return web.route(route.method, path, route.answer)
+    return web.route(route.method, path, route.answer, expect_handler=_expectation)
 
 
 async def _expectation(_request: web.Request) -> None:

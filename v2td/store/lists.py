@@ -18,7 +18,7 @@ from v2td.store.connection import Connection
 from v2td.store.ledger import FAILED
 from v2td.store.pool import Database
 from v2td.store.reader import StoredFailure
-from v2td.store.sanitise import clean_text
+from v2td.store.sanitise import clean_text, moment_of
 
 SCANNED = 5_000  # rows of a table for one page: some 20 ms
 STATEMENT_MS = 5_000
@@ -70,7 +70,7 @@ class Position:
         except binascii.Error as error:
             raise ValueError("no base64") from error
         at, _, row_id = text.partition(" ")
-        position = cls(datetime.fromisoformat(at), UUID(row_id))
+        position = cls(moment_of(at), UUID(row_id))
         if str(position) != cursor:
             raise ValueError("not as it was given")
         return position
@@ -171,7 +171,11 @@ async def jobs(
     `classes`, `not_classes` and `replay_state` choose among the failed ones, as ledger.STATES names them.
     """
     scans: list[_Scan[Any]] = []
-    async with database.read("list jobs") as connection, connection.transaction(readonly=True):
+    async with (
+        database.read("list jobs") as connection,
+        # One moment of both tables: a job that is replayed meanwhile leaves the one for the other.
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
         await connection.execute(_SOON)
         if transcribed:
             scans.append(await _scanned_transcriptions(connection, wanted, None))

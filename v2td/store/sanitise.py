@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import to_json
@@ -22,6 +23,17 @@ def clean_text(value: str) -> str:
     except UnicodeEncodeError:
         return value.encode(errors="ignore").decode()
     return value
+
+
+def moment_of(text: str) -> datetime:
+    """Return an ISO 8601 time that has an offset, in UTC; raises ValueError for any other text."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time without an offset")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:  # within a day of the first or the last year
+        raise ValueError(str(error)) from error
 
 
 def clean_json(value: Any) -> Any:

@@ -22,7 +22,7 @@ from v2td.errors import ServiceError
 from v2td.store.connection import Connection
 from v2td.store.passages import APART, Passage, Wanted, passages
 from v2td.store.pool import Database
-from v2td.store.sanitise import clean_text
+from v2td.store.sanitise import clean_text, moment_of
 
 __all__ = ["INDEX", "MAX_QUERY", "InvalidSearchError", "Match", "Page", "Passage", "matching", "search"]
 
@@ -273,9 +273,6 @@ def _position(cursor: str | None) -> tuple[datetime, UUID] | None:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         at, _, row_id = base64.urlsafe_b64decode(padded.encode()).decode().partition(" ")
-        position = datetime.fromisoformat(at), UUID(row_id)
+        return moment_of(at), UUID(row_id)
     except ValueError:  # UnicodeError and binascii.Error are ValueErrors
         raise InvalidSearchError("the cursor is none that a search has given") from None
-    if position[0].tzinfo is None:
-        raise InvalidSearchError("the cursor is none that a search has given")
-    return position

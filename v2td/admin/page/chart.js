@@ -5,7 +5,7 @@ import { number, time } from "/page/format.js";
 import { Table } from "/page/table.js";
 
 const HEIGHT = 150;
-const LEFT = 44;
+const LEFT = 54;
 const RIGHT = 8;
 const TOP = 8;
 const BOTTOM = 22;

@@ -2,6 +2,8 @@
 
 import { el } from "/page/dom.js";
 
+const USUAL_PRIORITY = 5; // of a message that says nothing
+
 function opened(title, text, fields, verb, dangerous) {
   return new Promise((resolve) => {
     const heading = el("h2", { id: "dialog-title" }, title);
@@ -47,7 +49,7 @@ export async function askForToken(why) {
 }
 
 /** A choice of a priority, as fields of a dialog. */
-export function priorityField(present) {
+export function priorityField(present = USUAL_PRIORITY) {
   const options = Array.from({ length: 10 }, (_, value) => {
     const said = { 0: "0, most urgent", 9: "9, least urgent" }[value] ?? String(value);
     return el("option", { value, selected: value === present }, said);

@@ -9,6 +9,7 @@ import { Player } from "/page/player.js";
 import { waterfall } from "/page/waterfall.js";
 
 const RELOAD_MS = 2000;
+const UNDER_WAY = new Set(["under_way", "queued_or_elsewhere"]);
 
 const FACTS = [
   ["Message's id", (job) => job.job_id],
@@ -33,6 +34,7 @@ const FACTS = [
   ["Cost", (job) => job.cost],
   ["Text of", (job) => job.cached_from],
   ["Metadata", (job) => (job.metadata && Object.keys(job.metadata).length ? JSON.stringify(job.metadata) : null)],
+  ["Handed in", (job) => (job.submitted_at ? moment(job.submitted_at) : null)],
   ["Ended", (job) => (job.created_at ? moment(job.created_at) : null)],
 ];
 
@@ -54,6 +56,7 @@ export class JobView {
   update() {}
 
   async load() {
+    clearTimeout(this.timer);
     try {
       const { jobs } = await askJson("GET", `/page/job?id=${encodeURIComponent(this.name)}`);
       if (this.left) return;
@@ -64,14 +67,14 @@ export class JobView {
   }
 
   #several(jobs) {
-    const line = (job) => el("li", {}, jobLink(job.id, job.id), ` ${job.state}, ${moment(job.created_at)}`);
+    const line = (job) => el("li", {}, jobLink(job.id, job.id), ` ${job.state.replaceAll("_", " ")}${job.created_at ? `, ${moment(job.created_at)}` : ""}`);
     return [el("p", {}, "Several messages have this id:"), el("ul", {}, jobs.map(line))];
   }
 
   #one(job) {
     const facts = FACTS.map(([label, text]) => [label, text(job)]).filter(([, text]) => text !== null && text !== undefined);
     const parts = [
-      el("p", {}, el("span", { class: `pill ${{ transcribed: "good", failed: "bad" }[job.state] ?? ""}` }, job.state.replace("_", " "))),
+      el("p", {}, el("span", { class: `pill ${{ transcribed: "good", failed: "bad" }[job.state] ?? ""}` }, job.state.replaceAll("_", " "))),
       this.#acts(job),
       section("Facts", el("dl", { class: "facts" }, facts.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", { class: "said" }, text))))),
       section("Waterfall", waterfall(job)),
@@ -81,14 +84,14 @@ export class JobView {
       parts.push(section("Download", el("p", { class: "buttons" }, job.formats.map((format) => this.#download(job.id, format)))));
       parts.push(section("Text", job.segments.length ? this.player.element : el("p", { class: "quiet" }, "No speech was heard.")));
     }
-    if (job.state === "under_way") this.#reloadLater();
+    if (UNDER_WAY.has(job.state)) this.#reloadLater();
     return parts.filter((part) => part !== null);
   }
 
   #acts(job) {
     const button = (text, done, danger) => el("button", { type: "button", class: danger ? "danger" : null, on: { click: done } }, text);
     const again = () => setTimeout(() => this.load(), 500);
-    const running = job.state === "under_way" ? job : job.under_way;
+    const running = UNDER_WAY.has(job.state) ? job : job.under_way;
     const buttons = [];
     if (running) {
       buttons.push(button("Change priority", () => setPriority(job.id, running.priority).then(again)));

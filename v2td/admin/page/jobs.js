@@ -8,12 +8,12 @@ import { Table } from "/page/table.js";
 const record = (row) => `${row.topic}/${row.partition}/${row.offset}`;
 const windows = (row) => (row.windows_known ? `${row.windows_heard} of ${row.windows_known}${row.windows_cut ? "" : "+"}` : DASH);
 
-function acts(row) {
+function acts(row, priority) {
   const named = (what) => `${what} job ${short(row.job)}`;
   return el(
     "span",
     { class: "buttons" },
-    el("button", { type: "button", "aria-label": named("Change the priority of"), on: { click: () => setPriority(row.job, row.priority) } }, "Priority"),
+    el("button", { type: "button", "aria-label": named("Change the priority of"), on: { click: () => setPriority(row.job, priority()) } }, "Priority"),
     el("button", { type: "button", class: "danger", "aria-label": named("Cancel"), on: { click: () => cancel(row.job) } }, "Cancel"),
   );
 }
@@ -35,7 +35,7 @@ export class Jobs {
         { label: "For", right: true, text: (row) => duration(row.seconds) },
         { label: "Attempt", right: true, text: (row) => number(row.attempt) },
         priority,
-        { label: "Acts", make: acts },
+        { label: "Acts", make: (row) => acts(row, () => this.priorities.get(row.job)) },
       ],
       (row) => row.job,
       "None.",
@@ -72,6 +72,7 @@ export class Jobs {
   }
 
   update(sample) {
+    this.priorities = new Map(sample.under_way.map((row) => [row.job, row.priority]));
     this.underWay.update(sample.under_way);
     this.recent.update(sample.recent);
   }
