@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -13,7 +14,7 @@ from v2td.admin import CannotTellError, Form
 from v2td.child import Child
 from v2td.debugging import Debugging
 from v2td.debugging.loop import LoopWatch
-from v2td.debugging.profiles import _counted, _place, rendered, session_of
+from v2td.debugging.profiles import _counted, _place, rendered, session_of, spied
 from v2td.debugging.tasks import Tasks
 from v2td.sampling import Samples
 
@@ -82,6 +83,17 @@ async def test_who_is_gone_has_no_profile() -> None:
     with pytest.raises(CannotTellError, match="not there") as error:
         await Debugging(lambda: {"slot-0": child}, dict).profile("slot-0", 1, "text")
     assert error.value.status == 503
+
+
+async def test_who_died_meanwhile_was_not_seen_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "py-spy"
+    program.write_text('#!/bin/sh\nfor file; do :; done\necho "thread (7): MainThread;run (/x/y.py:1) 3" > "$file"\n')
+    program.chmod(0o700)
+    monkeypatch.setattr("shutil.which", lambda *_args, **_more: str(program))
+    found = await spied(1, 3600)
+    assert isinstance(found, Samples)
+    assert len(found.stacks) == 3
+    assert 0 < found.seconds < 3600
 
 
 def test_py_spys_lines_are_taken_by_their_thread() -> None:

@@ -73,7 +73,9 @@ async def pane(width: int, height: int, **env: str) -> AsyncIterator[Pane]:
     found = Pane(folder / "tmux", ours)
     try:
         await found.start(width, height)
-        yield found
-        await found.tmux("kill-server")
+        try:
+            yield found
+        finally:  # also of a test that failed: nobody finds the server again
+            await found.tmux("kill-server")
     finally:
         shutil.rmtree(folder)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROW_VERSION = 8  # of the UUIDs that are rows' ids; messages' own are of other versions
 CURE = "name the row's id, as v2td submit and the log have it; a message's own id is known once the job has a row"
 
-Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of rows, or the messages' own ids.")]
+Jobs = Annotated[list[str], typer.Argument(metavar="JOB", help="Ids of rows, or the messages' own ids.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

@@ -28,7 +28,7 @@ STDOUT = "-"
 def export(
     jobs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[JOB]...", help="Ids of rows, or the messages' own ids.", show_default=False),
+        typer.Argument(metavar="JOB", help="Ids of rows, or the messages' own ids.", show_default=False),
     ] = None,
     *,
     output_dir: Annotated[

@@ -32,7 +32,7 @@ class State(StrEnum):
 
 Jobs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[JOB]...", help="Ids of rows, or the messages' own ids.", show_default=False),
+    typer.Argument(metavar="JOB", help="Ids of rows, or the messages' own ids.", show_default=False),
 ]
 Classes = Annotated[
     list[ErrorClass] | None,
@@ -40,7 +40,7 @@ Classes = Annotated[
 ]
 Topics = Annotated[
     list[str] | None,
-    typer.Option("--topic", help="Topic of the job's record; may be repeated.", show_default=False),
+    typer.Option("--topic", metavar="TOPIC", help="Topic of the job's record; may be repeated.", show_default=False),
 ]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help=f"Failed then or later: {TIME}", show_default=False)
@@ -50,7 +50,12 @@ Until = Annotated[
 ]
 States = Annotated[
     list[State] | None,
-    typer.Option("--state", help="What was done about it: failed and requested when not given.", show_default=False),
+    typer.Option(
+        "--state",
+        metavar="failed|requested|dropped",
+        help="What was done about it: failed and requested when not given; may be repeated.",
+        show_default=False,
+    ),
 ]
 AtMost = Annotated[
     int | None, typer.Option("--limit", min=1, help="The newest so many; all when not given.", show_default=False)

@@ -86,7 +86,7 @@ def list_(*, json: Json = False, config: Config = None, overrides: Overrides = N
 @app.command()
 def path(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="engine.model when not given.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="engine.model when not given.", show_default=False)
     ] = None,
     config: Config = None,
     overrides: Overrides = None,

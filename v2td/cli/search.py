@@ -36,9 +36,7 @@ Until = Annotated[
 
 
 def search(
-    words: Annotated[
-        list[str], typer.Argument(metavar="WORDS...", help='All of them; "these together"; or; -without.')
-    ],
+    words: Annotated[list[str], typer.Argument(metavar="WORDS", help='All of them; "these together"; or; -without.')],
     *,
     language: Language = None,
     since: Since = None,

@@ -34,7 +34,7 @@ class State(StrEnum):
 
 Ids = Annotated[
     list[UUID] | None,
-    typer.Argument(metavar="[ID]...", help="Ids of deliveries (webhook-id), or of jobs.", show_default=False),
+    typer.Argument(metavar="ID", help="Ids of deliveries (webhook-id), or of jobs.", show_default=False),
 ]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help=f"Noted then or later: {TIME}", show_default=False)
@@ -46,7 +46,13 @@ def list_(
     ids: Ids = None,
     *,
     states: Annotated[
-        list[State] | None, typer.Option("--state", help="In this state; may be repeated.", show_default=False)
+        list[State] | None,
+        typer.Option(
+            "--state",
+            metavar="waiting|delivered|dead",
+            help="In this state; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     since: Since = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 50,
@@ -116,7 +122,7 @@ def retry(
 def try_(
     url: Annotated[
         str | None,
-        typer.Argument(metavar="[URL]", help="Who is told; webhooks.url when not given.", show_default=False),
+        typer.Argument(metavar="URL", help="Who is told; webhooks.url when not given.", show_default=False),
     ] = None,
     *,
     json: Json = False,

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,7 @@ async def spied(pid: int, seconds: int) -> Samples | str:
         file = Path(folder) / "stacks.txt"
         rate = round(1 / INTERVAL)
         arguments = ("record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(rate), "--format", "raw")
+        began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             *(program, *arguments, *SPY_OPTIONS, "--output", str(file)),
             stdin=asyncio.subprocess.DEVNULL,
@@ -100,11 +102,12 @@ async def spied(pid: int, seconds: int) -> Samples | str:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        seen_seconds = min(float(seconds), time.monotonic() - began)  # less where the child died meanwhile
         if process.returncode or not file.exists():
             return (said.decode(errors="replace").strip().splitlines() or ["py-spy failed"])[0][:200]
         lines = (await asyncio.to_thread(file.read_text, encoding="utf-8", errors="replace")).splitlines()
     stacks = tuple(_counted(lines))
-    return Samples(stacks, INTERVAL, float(seconds)) if stacks else "py-spy saw nothing of the main thread"
+    return Samples(stacks, INTERVAL, seen_seconds) if stacks else "py-spy saw nothing of the main thread"
 
 
 def _counted(lines: Iterable[str]) -> Iterable[Stack]:
