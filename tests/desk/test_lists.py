@@ -156,6 +156,17 @@ async def test_a_job_may_be_called_anything(office: Office) -> None:
             assert (status, found["job_id"]) == (200, name)
 
 
+async def test_a_job_that_is_being_done_again_elsewhere_is_reached(office: Office) -> None:
+    (job, *_), _ = await filled(office)
+    async with office.desk() as desk, served(desk) as session:
+        assert (await ask(session, "DELETE", f"/v1/jobs/{job}"))[0] == 409
+        await office.sql("INSERT INTO redos (id, revision, record_sha256) VALUES ($1, 1, '')", job)
+        assert (await ask(session, "PATCH", f"/v1/jobs/{job}", json={"priority": 1}))[0] == 202
+        assert (await ask(session, "DELETE", f"/v1/jobs/{job}"))[0] == 202
+        given = await office.sql("SELECT command FROM job_commands WHERE job = $1 AND done_at IS NULL", job)
+        assert {row["command"] for row in given} == {"cancel", "priority"}
+
+
 async def test_several_jobs_of_one_name_are_named(office: Office) -> None:
     await filled(office)
     await office.sql("UPDATE failures SET job_id = 'call'")

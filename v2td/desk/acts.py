@@ -82,6 +82,7 @@ class Changes:
     async def _living(self, job: str) -> UUID:
         """Return the id of a job that has not ended; raises DeskError when it has."""
         state = await self._states.of(job)
-        if state.state in ENDS:
+        # What has a transcript may be done again, by another instance than this.
+        if state.state in ENDS and await commands.ended(self._database, [state.id]):
             raise DeskError(Trouble.CONFLICT, f"it has ended already: {state.state}")
         return state.id

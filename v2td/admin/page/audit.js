@@ -31,8 +31,10 @@ export class Audit {
   update() {}
 
   async load() {
+    const asked = (this.asked = Symbol("asked"));
     try {
       const found = await askJson("GET", `/v1/audit${this.next ? `?cursor=${encodeURIComponent(this.next)}` : ""}`);
+      if (this.asked !== asked) return; // the same was asked for again
       this.acts.push(...found.data);
       this.next = found.next;
       this.more.hidden = !this.next;

@@ -5,7 +5,9 @@ import { el, jobLink, section, short } from "/page/dom.js";
 import { moment } from "/page/format.js";
 import { askJson } from "/page/net.js";
 
-export const state = (failure) => ({ requested: "replay under way", dropped: "given up" })[failure.replay_state] ?? "failed";
+const REPLAYS = { requested: "replay under way", dropped: "given up" };
+
+export const state = (failure) => REPLAYS[failure.replay_state] ?? (failure.error_class === "cancelled" ? "cancelled" : "failed");
 
 function example(failure) {
   const again = el("button", { type: "button", "aria-label": `Replay job ${short(failure.id)}`, on: { click: () => replay(failure.id) } }, "Replay");

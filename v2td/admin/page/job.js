@@ -22,7 +22,6 @@ const FACTS = [
   ["Class", (job) => job.error_class],
   ["Reason", (job) => job.reason],
   ["Attempts", (job) => job.attempts],
-  ["Replay", (job) => (job.state === "failed" ? state(job) : null)],
   ["Audio", (job) => (job.audio_seconds === undefined ? null : `${duration(job.audio_seconds)}, ${duration(job.speech_seconds)} of speech, ${bytes(job.audio_bytes)}`)],
   ["Language", (job) => (job.language ? `${job.language} (${percent(job.language_probability)})` : null)],
   ["Provider", (job) => (job.provider ? `${job.provider}, model ${job.model}` : null)],
@@ -74,7 +73,7 @@ export class JobView {
   #one(job) {
     const facts = FACTS.map(([label, text]) => [label, text(job)]).filter(([, text]) => text !== null && text !== undefined);
     const parts = [
-      el("p", {}, el("span", { class: `pill ${{ transcribed: "good", failed: "bad" }[job.state] ?? ""}` }, job.state.replaceAll("_", " "))),
+      el("p", {}, el("span", { class: `pill ${{ transcribed: "good", failed: "bad" }[job.state] ?? ""}` }, job.state === "failed" ? state(job) : job.state.replaceAll("_", " "))),
       this.#acts(job),
       section("Facts", el("dl", { class: "facts" }, facts.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", { class: "said" }, text))))),
       section("Waterfall", waterfall(job)),

@@ -46,10 +46,12 @@ export class Search {
   update() {}
 
   async load() {
+    const asked = (this.asked = Symbol("asked"));
     this.said.textContent = "Searching…";
     const cursor = this.cursor ? `&cursor=${encodeURIComponent(this.cursor)}` : "";
     try {
       const found = await askJson("GET", `/v1/transcripts?query=${encodeURIComponent(this.words)}${cursor}`);
+      if (this.asked !== asked) return; // something else was asked for meanwhile
       this.list.append(...found.data.map(line));
       this.cursor = found.next;
       this.more.hidden = !this.cursor;
