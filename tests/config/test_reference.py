@@ -12,25 +12,23 @@ from hypothesis import strategies as st
 
 from v2td.config import Settings, load
 from v2td.config.definitions import DEFINITIONS, SEED_VARIABLES
-from v2td.config.reference import FILES, ROOT, config_toml, configuration_md, main, outdated, toml_value
+from v2td.config.generated import main, outdated
+from v2td.config.reference import FILES, config_toml, configuration_md, toml_value
 
 
 def test_committed_files_are_current() -> None:
-    assert outdated(ROOT) == [], "run: python -m v2td.config.reference --write"
+    assert outdated(FILES) == [], "run: python -m v2td.config.reference --write"
 
 
-def test_an_outdated_file_is_named_and_rewritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("v2td.config.reference.ROOT", tmp_path)
+def test_an_outdated_file_is_named_and_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "config.toml").write_text(config_toml() + "# edited by hand\n")
-    assert outdated(tmp_path) == list(FILES)
-    assert main([]) == 1
+    assert outdated(FILES, tmp_path) == list(FILES)
+    assert main(FILES, "v2td.config.reference", [], tmp_path) == 1
     assert "config.toml is outdated: python -m v2td.config.reference --write" in capsys.readouterr().out
-    assert main(["--write"]) == 0
-    assert outdated(tmp_path) == []
-    assert main([]) == 0
+    assert main(FILES, "v2td.config.reference", ["--write"], tmp_path) == 0
+    assert outdated(FILES, tmp_path) == []
+    assert main(FILES, "v2td.config.reference", [], tmp_path) == 0
 
 
 def test_config_toml_is_the_defaults() -> None:

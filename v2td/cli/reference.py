@@ -9,16 +9,15 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from v2td.cli.app import EXIT_CODES, app
+from v2td.config import generated
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMON = ("config", "overrides")  # told once, not of each command
 NO_HELP = ("help",)
 KINDS = re.compile("<(str|int|float|path)(?: range)?>")
@@ -166,27 +165,8 @@ def _roff(text: str) -> str:
     return "\\&" + escaped if escaped.startswith((".", "'")) else escaped
 
 
-FILES: Mapping[str, Callable[[], str]] = {"docs/commands.md": commands_md, "docs/v2td.1": manual_page}
-
-
-def outdated(root: Path) -> list[str]:
-    """The generated files of a checkout that differ from the commands."""
-    return [name for name, render in FILES.items() if not _is(root / name, render())]
-
-
-def _is(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8") == text
-
-
-def main(arguments: list[str]) -> int:
-    """Write the files that are outdated, or name them and fail."""
-    names = outdated(ROOT)
-    for name in names:
-        if arguments == ["--write"]:
-            (ROOT / name).write_text(FILES[name](), encoding="utf-8")
-        print(name, "written" if arguments == ["--write"] else "is outdated: python -m v2td.cli.reference --write")
-    return 0 if arguments == ["--write"] or not names else 1
+FILES: generated.Files = {"docs/commands.md": commands_md, "docs/v2td.1": manual_page}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(generated.main(FILES, "v2td.cli.reference", sys.argv[1:]))

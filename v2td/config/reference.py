@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from v2td.config import generated
 from v2td.config.definitions import DEFINITIONS, SEED_VARIABLES, Definition, sections
 
-ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 110
 
 TOML_HEAD = """\
@@ -164,27 +162,8 @@ def _cells(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-FILES: Mapping[str, Callable[[], str]] = {"config.toml": config_toml, "docs/configuration.md": configuration_md}
-
-
-def outdated(root: Path) -> list[str]:
-    """The generated files of a checkout that differ from the definitions."""
-    return [name for name, render in FILES.items() if not _is(root / name, render())]
-
-
-def _is(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8") == text
-
-
-def main(arguments: list[str]) -> int:
-    """Write the files that are outdated, or name them and fail."""
-    names = outdated(ROOT)
-    for name in names:
-        if arguments == ["--write"]:
-            (ROOT / name).write_text(FILES[name](), encoding="utf-8")
-        print(name, "written" if arguments == ["--write"] else "is outdated: python -m v2td.config.reference --write")
-    return 0 if arguments == ["--write"] or not names else 1
+FILES: generated.Files = {"config.toml": config_toml, "docs/configuration.md": configuration_md}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(generated.main(FILES, "v2td.config.reference", sys.argv[1:]))
