@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from v2td.config import Settings, load
 from v2td.config.definitions import DEFINITIONS, SEED_VARIABLES
-from v2td.config.generated import main, outdated
+from v2td.config.generated import ROOT, main, outdated
 from v2td.config.reference import FILES, config_toml, configuration_md, toml_value
 
 
