@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from bench.stand_ins import ConstantDecoders, ConstantDownloader, sleeping
-from v2td import config, daemon, duties, logs
+from v2td import config, daemon, duties, logs, opening
 
 LAG_SECONDS = 0.005  # how often the loop is asked; libuv's timers know whole milliseconds
 
@@ -70,7 +70,8 @@ def main() -> None:
     """Run until SIGTERM."""
     arguments = _arguments()
     for name, room in _replaced(arguments).items():
-        setattr(daemon, name, room)
+        assert hasattr(opening, name), "where the daemon opens its rooms"
+        setattr(opening, name, room)
     loaded = config.load(arguments.config, environ={})
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     lags: list[tuple[float, float]] | None = [] if arguments.lag else None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.chaos.web import WINDOW_BYTES
-from v2td import cli, daemon
+from v2td import cli, opening
 from v2td.engine import Hearing, Recognition
 from v2td.engine.batch import WindowRequest, WindowResult
 from v2td.jobs import SAMPLE_RATE, Audio, Segment, Span, Window, WindowTiming
@@ -110,7 +110,8 @@ async def _windows(count: int) -> AsyncIterator[Window]:
 def main() -> None:
     """Run `v2td run` with the two rooms replaced."""
     for name, room in {"Decoders": EchoDecoders, "Engine": EchoEngine}.items():
-        setattr(daemon, name, room)
+        assert hasattr(opening, name), "where the daemon opens its rooms"
+        setattr(opening, name, room)
     cli.main()
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from v2td import cli, daemon
+from v2td import cli, opening
 from v2td.fetch import Downloader
 
 # name -> what each question is answered with, the last one for ever
@@ -66,7 +66,8 @@ class AttackersNames(AbstractResolver):
 
 def main() -> None:
     """Run `v2td run` with the attacker's names."""
-    setattr(daemon, "Downloader", partial(Downloader, resolver=AttackersNames()))  # noqa: B010 (mypy knows the class)
+    assert hasattr(opening, "Downloader"), "where the daemon opens its rooms"
+    setattr(opening, "Downloader", partial(Downloader, resolver=AttackersNames()))  # noqa: B010 (mypy knows the class)
     cli.main()
 
 

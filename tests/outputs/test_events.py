@@ -23,7 +23,7 @@ async def events(services: Services, bucket: str, count: int) -> list[dict[str, 
     async with AIOKafkaConsumer(
         services.notification_topic, bootstrap_servers=services.kafka_bootstrap, auto_offset_reset="earliest"
     ) as consumer:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):  # MinIO tries again what the broker did not take at once
             async for record in consumer:
                 event = json.loads(record.value)
                 if event["Records"][0]["s3"]["bucket"]["name"] == bucket:
