@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 
@@ -101,6 +102,8 @@ async def test_each_of_many_gets_its_own_text(world: World) -> None:
         busy = re.search(r'v2td_api_requests_total\{result="busy"\} (\d+)', await daemon.metrics())
         assert busy is not None
         assert int(busy[1]) > 0
+        await _pause(daemon)  # which is about Kafka
+        assert (await create(model="demo", file=SHORT.path)).text == SHORT.text
 
 
 async def test_a_slot_that_dies_costs_time_only(world: World) -> None:
@@ -143,6 +146,18 @@ async def _freeze(daemon: Daemon) -> int:
     pid = int(slot["pid"])
     freeze(pid)
     return pid
+
+
+async def _pause(daemon: Daemon) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        aiohttp.ClientSession(f"http://127.0.0.1:{daemon.port}", headers=headers) as session,
+        session.post("/v1/intake/pause", json={}) as answer,
+    ):
+        assert answer.ok, await answer.text()
+    async with asyncio.timeout(20):
+        while not (await daemon.status())["paused"]:
+            await asyncio.sleep(0.05)
 
 
 async def _until_busy(daemon: Daemon) -> None:
