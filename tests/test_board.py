@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.store.outcomes import transcript
 from v2td.backlog import backlog
 from v2td.board import Board, Finished
 from v2td.errors import ErrorClass
@@ -118,3 +119,12 @@ def test_the_backlog_in_hours_of_audio() -> None:
     assert unknown.drain_seconds is None
     assert unknown.cores_needed is None
     assert backlog(5, 10.0, 0.0, None).drain_seconds is None
+
+
+def test_a_text_that_was_there_already_is_no_work() -> None:
+    board = Board()
+    for offset, timings in enumerate(({"transcribe": 2.0}, {"cached": "postgres"})):
+        heard = transcript(offset, timings=timings)
+        board.close(board.open(heard.job), heard)
+    assert board.finished == {"transcribed": 2}
+    assert (board.audio_seconds, board.busy_seconds) == (5.0, 2.0)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from v2td.errors import ErrorClass
-from v2td.jobs import Failure, Job, Outcome, SourceRecord
+from v2td.jobs import Failure, Job, Outcome, SourceRecord, Transcript
 from v2td.messages import without_secrets
 from v2td.stages import Trail
 
@@ -54,7 +54,8 @@ class Watcher(Protocol):
 class Board:
     """All trails of this process by job; `audio_seconds` and `finished` sum over all jobs since it began.
 
-    `busy_seconds` are those in which jobs that were transcribed here had the engine or a provider.
+    `busy_seconds` are those in which jobs that were transcribed here had the engine or a provider. A text that was
+    there already adds to neither `audio_seconds` nor them: of it nobody is slow or fast.
     """
 
     def __init__(self, watchers: Collection[Watcher] = (), kept: int = KEPT) -> None:
@@ -87,8 +88,9 @@ class Board:
         trail.job = replace(job, audio_url=without_secrets(job.audio_url), record=_NO_RECORD, metadata={})
         finished = _finished(trail, outcome)
         self.finished[finished.error_class or "transcribed"] += 1
-        self.audio_seconds += finished.audio_seconds or 0.0
-        self.busy_seconds += finished.busy_seconds
+        if isinstance(outcome, Transcript) and "cached" not in outcome.timings:
+            self.audio_seconds += outcome.audio_seconds
+            self.busy_seconds += finished.busy_seconds
         self._finished[job.id] = finished
         self._finished.move_to_end(job.id)
         if len(self._finished) > self._kept:
